@@ -8,6 +8,8 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pipeline/*/*.c)
 CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
+# As the documentation calls it
+DEMO_NAME := $(if $(MODEL:model/demo=),,ringserve-demo)
 
 .PHONY: serve doctor test test-fast test-mccl explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
@@ -31,7 +33,7 @@ $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
 	touch $@ $(VENV)/.stamp-serve
 
 serve: $(VENV)/.stamp-serve
-	$(BIN)/ringserve serve $(MODEL) $(if $(MODEL:model/demo=),,--served-model-name ringserve-demo) $(SERVE_FLAGS)
+	$(BIN)/ringserve serve $(MODEL) $(DEMO_NAME:%=--served-model-name %) $(SERVE_FLAGS)
 
 # Ray in an environment of its own: two nodes and a router on this machine, placed and watched by Ray Serve
 RAY := .cache/ray
@@ -42,7 +44,7 @@ $(RAY)/.stamp: $(SOURCES)
 	touch $@
 
 serve-ray: $(RAY)/.stamp
-	$(RAY)/bin/python -m pipeline.ray $(MODEL) $(SERVE_FLAGS)
+	$(RAY)/bin/python -m pipeline.ray $(MODEL) $(DEMO_NAME:%=--set pipeline.model_name=%) $(SERVE_FLAGS)
 
 # An actor is killed, nodes come and go under load, and are upgraded: no stream may end
 test-scale: $(RAY)/.stamp

@@ -33,5 +33,8 @@ def properties(settings: OpenVinoSettings) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # CPUs are shared with the other stages
+        # Small shares of work that threads take as they come to them: with one share each, which is the default, all
+        # wait for the thread whose CPU another stage has just taken.
+        "TBB_PARTITIONER": "AUTO",
         **threads,
     }

@@ -13,7 +13,7 @@ from model.families import read_spec_file
 from model.layout import padding
 from model.mindspore_common.memory import MemoryNeed
 from model.mindspore_common.runner import GraphRunner
-from model.openvino.memory import kv_block_bytes, memory_need, trim_heap, weight_bytes
+from model.openvino.memory import kv_block_bytes, memory_need, trim_heap, use_huge_pages, weight_bytes
 from model.openvino.requirements import require_openvino
 from model.openvino.settings import OpenVinoSettings
 from model.runner import Bucket, Progress
@@ -70,6 +70,7 @@ class OpenVinoRunner(GraphRunner):
                 progress("warming up", done, len(usual))
         self._network.release()  # the plugin has its own copy of most
         trim_heap()
+        use_huge_pages()
 
     def _block_bytes(self) -> int:
         return kv_block_bytes(self.spec, self.settings)

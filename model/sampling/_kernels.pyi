@@ -106,7 +106,7 @@ class Drawer:
     """Draws tokens from candidates, the largest logits of each position. Not for two threads at once."""
 
     def __new__(cls, vocab_size: int, width: int = 0) -> Drawer: ...
-    def draw(
+    def prepare(
         self,
         ids: NDArray[Any],
         logits: NDArray[Any],
@@ -116,11 +116,17 @@ class Drawer:
         parameters: NDArray[Any],
         tokens: NDArray[Any],
         /,
-    ) -> int:
-        """Fill ``tokens`` ``[n]`` with what `Sampler` would draw at ``positions`` ``[n]`` from all logits, edited by
-        nothing: from ``ids`` and ``logits`` ``[n, k]``, largest first, equal ones by id (first id -1: not finite),
-        and ``log_sum_exp`` ``[n]`` float64 (NaN: unknown). ``seeds`` ``[n]`` uint64; ``parameters`` ``[n, 4]``
-        float64, in the order of `DRAW`. At temperature 0 it is the first candidate.
+    ) -> None:
+        """The arrays of the draws to come, whose buffers are held until the next call: looking them up takes longer
+        than a draw. What they hold is read by `draw`. Raises ValueError for arrays that do not fit.
+
+        ``ids`` and ``logits`` ``[n, k]`` are the candidates, largest first, equal ones by id (first id -1: not
+        finite), ``log_sum_exp`` ``[n]`` float64 (NaN: unknown); of ``positions`` ``[n]``. ``seeds`` ``[n]`` uint64;
+        ``parameters`` ``[n, 4]`` float64, in the order of `DRAW`."""
+
+    def draw(self) -> int:
+        """Fill ``tokens`` ``[n]`` with what `Sampler` would draw from all logits, edited by nothing; at temperature 0
+        with the first candidate.
 
         -1 where the candidates do not tell, and where logits are not finite; returns how many those of the first kind
-        are. Raises ValueError for arrays that do not fit."""
+        are. Raises ValueError if nothing is prepared."""

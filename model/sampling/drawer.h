@@ -7,9 +7,14 @@
 #include "object.h"
 #include "views.h"
 
-typedef Workplace Drawer; /* its sampler has no rows: only primitives and workspace are used */
-
 enum drawer_argument { C_IDS, C_LOGITS, C_LOG_SUM_EXP, C_POSITIONS, SEEDS, DRAWS, DRAWN, DRAWER_COUNT };
+
+typedef struct {
+    Workplace base; /* its sampler has no rows: only primitives and workspace are used */
+    Py_buffer view[DRAWER_COUNT]; /* what was prepared last */
+    int prepared;
+} Drawer;
+
 enum { DRAW_WIDTH = 4 }; /* numbers of struct draw that are parameters */
 static const struct array DRAWER_ARGUMENTS[] = {
     [C_IDS] = {"ids", "int32", "i", 4, 2, 0, 0},
@@ -56,31 +61,56 @@ static Py_ssize_t draw_all(struct sampler *s, const Py_buffer *view)
     return unknown;
 }
 
-/* The GIL is kept: a draw takes a microsecond or two. */
-static PyObject *drawer_draw(PyObject *object, PyObject *const *args, Py_ssize_t count)
+static void let_go(Drawer *self)
 {
-    struct sampler *s = &((Drawer *)object)->sampler;
+    if (self->prepared)
+        release_views(self->view, DRAWER_COUNT);
+    self->prepared = 0;
+}
+
+static PyObject *drawer_prepare(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    Drawer *self = (Drawer *)object;
     if (count != DRAWER_COUNT)
         return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", DRAWER_COUNT, count);
-    Py_buffer view[DRAWER_COUNT];
-    if (get_views(args, DRAWER_ARGUMENTS, DRAWER_COUNT, view))
+    let_go(self);
+    if (get_views(args, DRAWER_ARGUMENTS, DRAWER_COUNT, self->view))
         return NULL;
-    const int failed = check_types(DRAWER_ARGUMENTS, DRAWER_COUNT, view) || check_candidates(s, view);
-    const Py_ssize_t unknown = failed ? -1 : draw_all(s, view);
-    release_views(view, DRAWER_COUNT);
-    return unknown < 0 ? NULL : PyLong_FromSsize_t(unknown);
+    self->prepared = 1;
+    if (check_types(DRAWER_ARGUMENTS, DRAWER_COUNT, self->view) || check_candidates(&self->base.sampler, self->view)) {
+        let_go(self);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* The GIL is kept: a draw takes a microsecond or two. */
+static PyObject *drawer_draw(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    Drawer *self = (Drawer *)object;
+    if (!self->prepared)
+        return PyErr_Format(PyExc_ValueError, "nothing is prepared to be drawn");
+    return PyLong_FromSsize_t(draw_all(&self->base.sampler, self->view));
+}
+
+static void drawer_dealloc(PyObject *object)
+{
+    let_go((Drawer *)object);
+    workplace_dealloc(object);
 }
 
 static PyMethodDef DRAWER_METHODS[] = {
-    {"draw", (PyCFunction)(void (*)(void))drawer_draw, METH_FASTCALL,
-     "draw(ids, logits, log_sum_exp, positions, seeds, parameters, tokens): fills tokens, returns how many it could not"},
+    {"prepare", (PyCFunction)(void (*)(void))drawer_prepare, METH_FASTCALL,
+     "prepare(ids, logits, log_sum_exp, positions, seeds, parameters, tokens): the arrays of the draws to come"},
+    {"draw", drawer_draw, METH_NOARGS, "Fills the tokens that are prepared, returns how many it could not."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot DRAWER_SLOTS[] = {
     {Py_tp_doc, "Drawer(vocab_size, width=0): tokens drawn from candidates."},
     {Py_tp_new, primitives_new},
-    {Py_tp_dealloc, workplace_dealloc},
+    {Py_tp_dealloc, drawer_dealloc},
     {Py_tp_methods, DRAWER_METHODS},
     {0, NULL},
 };

@@ -10,7 +10,7 @@ from model.tokenizer.incremental import (
     end_with_bytes,
 )
 from model.tokenizer.loading import load_tokenizer
-from model.tokenizer.table import TokenTable, pack_vocabulary
+from model.tokenizer.table import TokenTable, fingerprint, pack_vocabulary
 from model.tokenizer.vocabulary import Vocabulary
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Tokenizer",
     "Vocabulary",
     "end_with_bytes",
+    "fingerprint",
     "load_tokenizer",
     "pack_vocabulary",
     "require_utf8",

@@ -7,6 +7,7 @@ tokens are shown, so there are four parts. The first has every token, each other
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import struct
@@ -50,6 +51,9 @@ class _Template(msgspec.Struct, frozen=True):
             return None
         return cls(template.source, dict(template.special_tokens), template.origin, cls.of(template.tool_use))
 
+    def without_paths(self) -> _Template:
+        return msgspec.structs.replace(self, origin="", tool_use=self.tool_use and self.tool_use.without_paths())
+
     def compiled(self) -> ChatTemplate:
         tool_use = self.tool_use.compiled() if self.tool_use else None
         return ChatTemplate(self.source, self.special_tokens, self.origin, tool_use)
@@ -76,6 +80,10 @@ class _Facts(msgspec.Struct, frozen=True):
     def unpack(cls, packed: bytes) -> _Facts:
         """Raises ValueError."""
         return msgspec.convert(json.loads(packed), cls)
+
+    def without_paths(self) -> _Facts:
+        """The same for the same tokenizer in another folder."""
+        return msgspec.structs.replace(self, name="", template=self.template and self.template.without_paths())
 
     @property
     def size(self) -> int:
@@ -178,6 +186,14 @@ class TokenTable(Vocabulary):
     def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
         found = (self._parts[part].find(token_id) for part in _LOOKED_UP[at_start, skip_special])
         return next((piece for piece in found if piece is not None), NOTHING)
+
+
+def fingerprint(packed: memoryview) -> str:
+    """Of what `pack_vocabulary` makes: wherever the tokenizer's files are, whatever they are called."""
+    facts, _ = _unpack(packed)
+    digest = hashlib.sha256(facts.without_paths().pack())
+    digest.update(packed[len(packed) - facts.size :])
+    return digest.hexdigest()[:32]
 
 
 def _unpack(packed: memoryview) -> tuple[_Facts, list[_Part]]:

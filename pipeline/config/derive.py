@@ -45,6 +45,8 @@ def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> Mod
     _default(draft, "pa_config.decode_seq_length", longest)
     prompt = values[_MODEL + "seq_length"]
     _default(draft, "pipeline.prompt_limit_chars", None if prompt is None else max(_CHARS_PER_TOKEN * prompt, 4096))
+    queue = values["pipeline.max_queue"]
+    _default(draft, "pipeline.max_background", None if queue is None else max(1, queue // 2))
     _default(draft, "pipeline.max_rows", values[_MODEL + "decode_batch_size"])
     _default(draft, "pipeline.logit_rows", values["pipeline.max_rows"])
     _default(draft, "pipeline.model_name", values[_MODEL + "model_name"])

@@ -406,6 +406,14 @@ class PipelineConfig:
     max_detached_s: float = setting(
         number(0), 600.0, "most that `x-detached-s` may be, and as long as `background: true` is good for", live=True
     )
+    max_background: int = setting(
+        integer(1, 1 << 20),
+        None,
+        "texts that wait or run though no client does: of answers in the background, and of those whose client left "
+        "and may come back; beyond it 429 for more that may outlive their client",
+        derived="half of `max_queue`",
+        live=True,
+    )
     kept_bytes: int = setting(
         integer(1 << 20, 1 << 32),
         32 << 20,

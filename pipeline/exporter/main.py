@@ -1,35 +1,33 @@
-"""Reads spans from the socket that fronts write to, and sends them to the collector, many at a time.
+"""Reads spans from the rings that fronts write to, and sends them to the collector, many at a time.
 
-One thread: while the collector does not answer nothing is read, the socket fills up, and fronts drop what there is no
+One thread: while the collector does not answer nothing is read, the rings fill up, and fronts drop what there is no
 room for. So everything is bounded, and a collector that is slow or gone costs no request anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
-import socket
-import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+import ipc
 from pipeline.exporter.spans import SpanMaker
 from pipeline.exporter.specification import ExporterSpecification
-from pipeline.runtime.generations import END
+from pipeline.runtime.generations import END, handle_of
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.readable import readable
 from pipeline.runtime.stage import die_with_launcher, name_process
 from pipeline.stats import ExporterCounter, StatsHandle, open_stats
 from pipeline.wire.span import unpack_span
 from pipeline.wire.topology import Topology
-
-LONGEST = 64 << 10
-"""Bytes of a record at most: what is longer is cut, and can't be read."""
 
 _BATCH, _GATHER_S = 256, 0.5
 _TIMEOUT_S: Final = 10.0
@@ -39,42 +37,50 @@ log = logging.getLogger("ringserve.exporter")
 
 
 class Exporter:
-    """`counters`: words of the statistics page; see ExporterCounter. `ending`: a descriptor that can be read when it
-    is to end."""
+    """`rings`: one of each front. `counters`: words of the statistics page; see ExporterCounter. `ending`: an
+    eventfd."""
 
-    def __init__(self, source: socket.socket, target: SpanExporter, counters: Any, ending: int) -> None:
-        self._source, self._target, self._counters, self._ending = source, target, counters, ending
-        self._source.setblocking(False)
+    def __init__(self, rings: Sequence[ipc.ByteRing], target: SpanExporter, counters: Any, ending: int) -> None:
+        self._sources = [ring.consumer(label="exporter") for ring in rings]
+        ends = [(source, ring.data_fd()) for source, ring in zip(self._sources, rings, strict=True)]
+        self._selector, self._ending = ipc.RingSelector(ends, [ending]), ending
+        self._target, self._counters = target, counters
         self._maker = SpanMaker()
-        self._failing = False
+        self._failing = self._over = False
+
+    def end(self) -> None:
+        """From a signal handler: `run` returns soon."""
+        self._over = True
+        os.eventfd_write(self._ending, 1)
 
     def run(self) -> None:
         """Until it is to end; what is left then, `export` sends."""
-        while self.gather(_GATHER_S):
-            self.export()
+        while not self._over:
+            self._wait()
+            if not self._over:
+                readable([self._ending], _GATHER_S)  # others come meanwhile
+            while self.take() and not self._over:
+                self.export()
+        while self.take():
+            pass
 
-    def gather(self, seconds: float) -> bool:
-        """A batch: as soon as one span is there, what comes within this time, too. False: it is to end, and this is
-        all there is."""
-        end = None
-        for _ in range(_BATCH):
-            left = None if end is None else max(0.0, end - time.monotonic())
-            ready = readable([self._source.fileno(), self._ending], left)
-            if self._ending in ready:
-                self._drain()
-                return False
-            if not ready:
-                return True
-            self._add(self._source.recv(LONGEST))
-            end = end or time.monotonic() + seconds
-        return True
+    def _wait(self) -> None:
+        """For a span, or the end."""
+        try:
+            self._selector.wait()
+        except (ipc.PeerDied, ipc.RingClosed):  # the next front goes on with the same ring
+            readable([self._ending], _GATHER_S)
 
-    def _drain(self) -> None:
-        for _ in range(_BATCH):
-            try:
-                self._add(self._source.recv(LONGEST))
-            except BlockingIOError:
-                return
+    def take(self) -> bool:
+        """Some, if there are any."""
+        taken = 0
+        for source in self._sources:
+            with contextlib.suppress(ipc.RingTimeout, ipc.PeerDied, ipc.RingClosed):  # it is empty
+                records = source.read_many(_BATCH, 0)
+                for record in records:
+                    self._add(record)
+                taken += len(records)
+        return taken > 0
 
     def _add(self, record: bytes) -> None:
         try:
@@ -111,16 +117,14 @@ def run_exporter(fd: int) -> int:
     name_process("exporter")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    ending, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
-    signal.signal(END, lambda *_: None)
     configure_logging("exporter", level=asked.log_level, form=asked.log_format)
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # it says everything many times
     logging.getLogger("opentelemetry").propagate = False
     page = open_stats(StatsHandle(asked.stats_fd, Topology(**asked.topology)))
     target = OTLPSpanExporter(endpoint=asked.endpoint, timeout=_TIMEOUT_S)
-    exporter = Exporter(socket.socket(fileno=asked.socket_fd), target, page.views.exporter, ending)
+    rings = [ipc.ByteRing.from_handle(handle_of(fds)) for fds in asked.rings]
+    exporter = Exporter(rings, target, page.views.exporter, os.eventfd(0, os.EFD_NONBLOCK))
+    signal.signal(END, lambda *_: exporter.end())
     exporter.run()
     exporter.export(OTLPSpanExporter(endpoint=asked.endpoint, timeout=_LAST_TIMEOUT_S))
     return 0

@@ -11,7 +11,7 @@ class ExporterSpecification:
     """What the launcher passes, as JSON in an anonymous file; descriptors are inherited."""
 
     endpoint: str
-    socket_fd: int
+    rings: tuple[tuple[int, ...], ...]  # descriptors of each
     death_fd: int
     stats_fd: int
     topology: dict[str, int]

@@ -17,7 +17,9 @@ from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings, LinkSettings
 from pipeline.host.facts import raise_descriptor_limit
 from pipeline.runtime import background
+from pipeline.runtime.deterministic import why_not_deterministic
 from pipeline.runtime.gc_policy import freeze_gc
+from pipeline.runtime.huge_pages import collapse_heap
 from pipeline.runtime.malloc_policy import give_back_freed, share_one_heap
 from pipeline.runtime.stage import Stage, end_as_usual
 from pipeline.runtime.tokenizer import response_format, sampling_defaults
@@ -49,6 +51,7 @@ def run_front_stage(stage: Stage) -> None:
     sys.setswitchinterval(background.SWITCH_S)
     freeze_gc(stage.spec.role)
     give_back_freed()
+    collapse_heap()
     stage.pauses.start()
     run_front(
         settings,
@@ -58,7 +61,7 @@ def run_front_stage(stage: Stage) -> None:
         vocabulary,
         keys,
         front=stage.spec.rank,
-        spans_fd=stage.spans_fd,
+        spans=stage.spans,
         link_listeners=links,
         journal_fd=stage.journal_fd,
     )
@@ -122,7 +125,7 @@ def settings_of(
         "cached_tokens": stage.facts.num_blocks * stage.facts.block_size,
         "device": pipeline.runner.device,
         "runner": stage.facts.name,
-        "deterministic_engine": stage.facts.deterministic,
+        "not_deterministic": "" if pipeline.is_router else why_not_deterministic(stage.facts),
         "dtype": str(config.model_config.model_dtype),
         "sampling_defaults": defaults,
         "response_format": form,

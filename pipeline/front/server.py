@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+import ipc
 from model.tokenizer import Vocabulary
 from pipeline.front.api.admin_routes import AdminRoutes
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
@@ -72,7 +73,7 @@ def run_front(
     tokenizer: Vocabulary | None = None,
     keys: ApiKeys | None = None,
     front: int = 0,
-    spans_fd: int | None = None,
+    spans: ipc.RingHandle | None = None,
     link_listeners: Sequence[socket.socket] = (),
     journal_fd: int | None = None,
 ) -> None:
@@ -80,7 +81,7 @@ def run_front(
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
-    `front` is its number among several. `spans_fd`: where spans of requests go, if there is an exporter. Routers link
+    `front` is its number among several. `spans`: the ring of those for the exporter, if there is one. Routers link
     to `link_listeners`, where it is a node's. `journal_fd`: a log, perhaps of a front that has died; see `Journal`.
     """
     with (
@@ -91,7 +92,7 @@ def run_front(
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
         given = keys or ApiKeys()
         runner.run(
-            _serve(spec, settings, control, page, listeners, tokenizer, given, spans_fd, link_listeners, journal_fd)
+            _serve(spec, settings, control, page, listeners, tokenizer, given, spans, link_listeners, journal_fd)
         )
 
 
@@ -103,7 +104,7 @@ async def _serve(
     listeners: Sequence[socket.socket],
     tokenizer: Vocabulary | None,
     keys: ApiKeys,
-    spans_fd: int | None,
+    spans_ring: ipc.RingHandle | None,
     link_listeners: Sequence[socket.socket],
     journal_fd: int | None,
 ) -> None:
@@ -114,7 +115,7 @@ async def _serve(
     admission, links = Admission(), Links(settings.link, backend, control, counters, link_listeners)
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
-    tracing = None if spans_fd is None else Tracing(spans_fd, counters)
+    tracing = None if spans_ring is None else Tracing(spans_ring, counters)
     keys_used = KeyCounters(page, spec.rank)
     kept = KeptAnswers(settings, journal_fd)
     backend.kept = kept

@@ -75,13 +75,14 @@ class FrontSettings:
     request_timeout_s: float | None = None
     detached_s: float = 0.0  # a request goes on so long without its client, unless it says for how long itself
     max_detached_s: float = 600.0  # that it may say
+    max_background: int = 512  # texts that are generated though no client waits for them
     kept_bytes: int = 32 << 20  # of answers that are kept for clients to come back to
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own
     user_control_tokens: str = "text"  # or "control"
     response_format: ResponseFormat | None = None  # how the model writes reasoning and calls, as far as known
     deterministic: bool = False  # requests are, unless they say something else
-    deterministic_engine: bool = False  # they can be, if the engine finds nothing else on this host
+    not_deterministic: str = ""  # why none can be, with this engine; it may find out more on its host
     unknown_parameters: str = "warn"  # or "refuse"
     vllm_metrics: bool = False  # metrics have vLLM's names, too
     llm_serving_logprobs: bool = True  # false: `logprob` is null there

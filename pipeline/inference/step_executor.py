@@ -170,7 +170,7 @@ class StepExecutor:
         samples, logit_rows = step.filled.samples, step.filled.describe(outcome.columns)
         columns, candidates, number = outcome.columns, head[Head.CANDIDATES], head[Head.STEP]
         self._chosen_by_sampling = chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
-        draws, drafted = head[Head.DRAWS], step.filled.drafts
+        draws, drafted, undrawn = head[Head.DRAWS], step.filled.drafts, 0
         _write_head(outcome.views, step, samples, logit_rows)
         if draws:
             best = outcome.best(samples, candidates, head[Head.SCORES])
@@ -179,8 +179,9 @@ class StepExecutor:
         computed_ns = time.clock_gettime_ns(_NS)  # until the next launch the device waits: no detour from here
         if draws:
             columns, candidates = outcome.drawn, 1
-            chosen_by_sampling |= self._draw(outcome, logit_rows)
-            self._chosen_by_sampling = chosen_by_sampling
+            if undrawn := self._draws.draw():
+                self._fetch_undrawn(outcome, logit_rows)
+                self._chosen_by_sampling = chosen_by_sampling = chosen_by_sampling | Choice.DRAWN
         if not (chosen_by_sampling or drafted):
             foresee(columns, samples, candidates or 1)
             self._board_step = number
@@ -189,6 +190,8 @@ class StepExecutor:
         finally:  # the next step may be what the device can't bear: this one's results are there all the same
             outcome.views.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
             slot.publish()
+        if draws:
+            self._draws.count(undrawn)
         self._done(step, greedy=bool(candidates and samples) and not (chosen_by_sampling or logit_rows))
         return step
 
@@ -267,17 +270,14 @@ class StepExecutor:
         elif samples and not step.head[Head.CHOSEN_BY_SAMPLING]:  # the host has all logits
             views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
 
-    def _draw(self, outcome: Outcome, logit_rows: int) -> Choice:
-        """Why sampling must choose tokens, if it must: then their logits are fetched, too."""
-        unknown = self._draws.draw()
-        if not len(unknown):
-            return Choice.NONE
-        views, end = outcome.views, logit_rows + len(unknown)
+    def _fetch_undrawn(self, outcome: Outcome, logit_rows: int) -> None:
+        """Sampling draws these tokens, from all logits."""
+        views, unknown = outcome.views, self._draws.unknown()
+        end = logit_rows + len(unknown)
         views.logit_rows[unknown] = np.arange(logit_rows, end, dtype=np.int32)
         self.runner.fetch(unknown, views.logits[logit_rows:end])
         views.head[Head.LOGIT_ROWS] = end
         views.head[Head.CHOSEN_BY_SAMPLING] |= Choice.DRAWN
-        return Choice.DRAWN
 
     def _done(self, step: Step, *, greedy: bool) -> None:
         assert step.slot is not None

@@ -1,31 +1,33 @@
 """The exporter of spans, beside the stages: it may die and come back, and nothing else notices.
 
-The socket between fronts and exporter is made once and stays open here, so what is in it waits for the next exporter,
-and a front that writes never finds it closed.
+The rings between fronts and exporter are made once and stay here, so what is in them waits for the next exporter.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import asdict
 
+import ipc
 from pipeline.config import Configuration
 from pipeline.exporter.specification import ExporterSpecification
 from pipeline.host.facts import HostError
 from pipeline.launcher.child import anonymous_file, start_process
 from pipeline.runtime.generations import END
 from pipeline.stats import StatsPage
+from pipeline.wire.topology import FRONT, StageSpec
 
 log = logging.getLogger("ringserve.launcher")
 
+RING_BYTES = 256 << 10  # some 600 spans
 LOOK_S = 1.0
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
 _WELL_S = 60.0  # after so long a death counts as the first
@@ -34,22 +36,18 @@ _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 class ExporterProcess:
-    """`fd`: where fronts write spans to. Raises HostError where its packages are missing, OSError."""
+    """`rings`: where fronts write spans to, by their keys. Raises HostError where its packages are missing, IpcError,
+    OSError."""
 
     def __init__(self, config: Configuration, page: StatsPage) -> None:
         _require_packages()
         self._config, self._page = config, page
-        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._fronts, self._exporters = theirs, ours
+        self.rings = {front.key: _make_ring(front) for front in page.topology.every(FRONT)}
         self._death: tuple[int, ...] = os.pipe()  # to be read, and to be written; breaks when the launcher dies
         self.due = 0.0
         self._began, self._delay_s = 0.0, _FIRST_DELAY_S
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
-
-    @property
-    def fd(self) -> int:
-        return self._fronts.fileno()
 
     @property
     def pid(self) -> int | None:
@@ -77,7 +75,8 @@ class ExporterProcess:
         asked, command = self._specification(), [sys.executable, "-P", "-m", "pipeline.exporter"]
         try:
             with anonymous_file("exporter", asked.to_json()) as fd:
-                self._process = start_process(command, fd, [asked.socket_fd, asked.death_fd, asked.stats_fd])
+                fds = [*itertools.chain(*asked.rings), asked.death_fd, asked.stats_fd]
+                self._process = start_process(command, fd, fds)
         except OSError as error:
             log.warning("the exporter of spans could not be started: %s", error)
 
@@ -86,7 +85,7 @@ class ExporterProcess:
         assert pipeline.otlp_endpoint is not None  # else there is no exporter
         return ExporterSpecification(
             endpoint=pipeline.otlp_endpoint,
-            socket_fd=self._exporters.fileno(),
+            rings=tuple(ring.handle.fds for ring in self.rings.values()),
             death_fd=self._death[0],
             stats_fd=self._page.segment.fd,
             topology=asdict(self._page.topology),
@@ -104,11 +103,17 @@ class ExporterProcess:
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-        for end in (self._fronts, self._exporters):
-            end.close()
+        for ring in self.rings.values():
+            ring.close()
         for fd in self._death:
             os.close(fd)
         self._death = ()
+
+
+def _make_ring(front: StageSpec) -> ipc.ByteRing:
+    ring = ipc.ByteRing.create(f"spans_{front.rank}", capacity=RING_BYTES)
+    ring.segment.unlink()
+    return ring
 
 
 def _require_packages() -> None:

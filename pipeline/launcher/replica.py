@@ -49,14 +49,14 @@ class Replica:
         """The current one, or the last."""
         return self._rings.number
 
+    def give_weights(self, weights: str, *, on_trial: bool = False) -> None:
+        """From the next generation on. `on_trial`: it gets no requests before it has answered with them."""
+        self._rings.weights, self._rings.on_trial = weights, on_trial
+
     @property
     def weights(self) -> str:
         """Id of those that the next generation is computed with."""
         return self._rings.weights
-
-    @weights.setter
-    def weights(self, weights: str) -> None:
-        self._rings.weights = weights
 
     @property
     def members(self) -> list[Child]:

@@ -25,6 +25,7 @@ class Rings:
         self.current: RingSet | None = None
         self.number = 0
         self.weights = ""  # id of those that the next generation is computed with
+        self.on_trial = False  # it has to answer with them before it gets requests
 
     def begin(self) -> RingSet:
         """A new set. Raises IpcError; then there is none."""
@@ -36,7 +37,8 @@ class Rings:
         """Raises ChannelError for a stage that does not take them."""
         assert self.current is not None
         child.attachments[self._replica].generation = self.number
-        generation = Generation(self.number, self.current.handles(child.spec), ended, self._replica, self.weights)
+        handles = self.current.handles(child.spec)
+        generation = Generation(self.number, handles, ended, self._replica, self.weights, self.on_trial)
         fields, fds = generation.to_message()
         child.send("generation", fds, **fields)
 

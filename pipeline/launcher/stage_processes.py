@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from types import MappingProxyType
 
+import ipc
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
 from pipeline.front.delivery.journal import make_journal
@@ -40,7 +41,7 @@ def stage_command(stage: StageSpec) -> list[str]:
 class StageProcesses:
     """`children`, by the keys of their stages, holds those that are alive, or whose death `wait` has not returned.
     `command` starts a stage; the descriptor of its specification is appended. `fingerprints` are those of adapters,
-    by name; `vocabulary` and `spans_fd` are what fronts are given."""
+    by name; `vocabulary` is what fronts are given, and of `spans` each its ring, by its key."""
 
     def __init__(
         self,
@@ -53,14 +54,14 @@ class StageProcesses:
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
         vocabulary: VocabularyFile | None = None,
-        spans_fd: int | None = None,
+        spans: Mapping[str, ipc.ByteRing] = MappingProxyType({}),
     ) -> None:
         self.children: dict[str, Child] = {}
         self.api_keys = api_keys  # for fronts alone
         self._topology, self._command, self._vocabulary = page.topology, command, vocabulary
         self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
         self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}
-        self._signals, self._spans_fd = signals, spans_fd
+        self._signals, self._spans = signals, spans
         self.meetings = Meetings(page.topology)
         self._journals: dict[str, int] = {}  # of fronts, by their keys; each outlives the process
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
@@ -88,7 +89,7 @@ class StageProcesses:
                 vocabulary_fd=self._vocabulary.fd if stage.is_front and self._vocabulary else None,
                 ranks_fd=ranks_fd,
                 api_keys=self.api_keys if stage.is_front else (),
-                spans_fd=self._spans_fd if stage.is_front else None,
+                spans_fds=self._spans[stage.key].handle.fds if stage.key in self._spans else (),
                 journal_fd=self._journal_of(stage, config),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
                 facts=asdict(self._facts),

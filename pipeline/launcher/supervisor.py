@@ -127,7 +127,7 @@ class Supervisor:
             self._command,
             self._fingerprints,
             self._vocabulary,
-            None if self._exporter is None else self._exporter.fd,
+            {} if self._exporter is None else self._exporter.rings,
         )
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of all that is described here but the first frame, `Kind.HELLO`, which says it."""
 
 MOST_BYTES = 1 << 20
@@ -49,6 +49,7 @@ class Kind(IntEnum):
     REPLIES = 11  # node: records of the ring `replies`
     DELTAS = 12  # node: records of the ring `deltas`
     LOAD = 13  # node: requests of other routers at the lane
+    COMING = 14  # router: a request is about to come; it has no other
 
 
 _FIRST = frozenset({Kind.HELLO, Kind.REFUSED, Kind.CLOSED})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from model.sampling import SamplingParams
 from pipeline.preprocess.pace import Pace
 from pipeline.preprocess.prompts import Job, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
@@ -16,12 +15,10 @@ from pipeline.wire.request import (
     FAILS_TWICE,
     UNREACHABLE,
     Accepted,
-    Choice,
     Drop,
     Encode,
     GoOn,
     Refused,
-    Request,
     Submit,
     count_ids,
     unpack_message,
@@ -29,9 +26,6 @@ from pipeline.wire.request import (
 
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # cost of each choice, in such characters
-_REHEARSED = Submit.of(
-    (Choice(0),), "What a ring holds, and who may write to it. " * 2, Request(SamplingParams(), 1)
-).pack()
 
 
 class Intake:
@@ -75,12 +69,6 @@ class Intake:
     def idle(self) -> bool:
         """No thread of the pool has something, or will have."""
         return not (self._pool.requests or self._pool.encodings.live)
-
-    def rehearse(self) -> None:
-        """Read a request that there is not: code that has not run for a while takes three times as long."""
-        message = unpack_message(_REHEARSED)
-        assert isinstance(message, Submit)
-        self.reader.read(message)
 
     def finish(self) -> bool:
         """Queue a prompt that was tokenized in the meantime, and reply to whom a text was encoded; False if there is

@@ -20,7 +20,8 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
-from pipeline.runtime.engines import fixed_tokens, sampled_positions, why_not_deterministic
+from pipeline.runtime.deterministic import fixed_tokens, why_not_deterministic
+from pipeline.runtime.engines import sampled_positions
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer

@@ -13,7 +13,7 @@ from model.runner import RunnerFacts
 from model.sampling import DRAW, SamplingParams
 from pipeline.preprocess.adapters import BASE, Adapter
 from pipeline.preprocess.blocks import Digest
-from pipeline.wire.request import NOBODY, Owner, Request
+from pipeline.wire.request import NOBODY, Assign, Owner, Request
 from pipeline.wire.step import MOST_CANDIDATES, Choice, LogitsWanted, Scores
 
 _RECORD_BYTES = 8192  # beside the request's parameters and token ids: numbers, the model's end tokens
@@ -212,6 +212,23 @@ class Sequence:
         """The last position that the next step may compute without drafts of its own: if all drafts under way are
         right, and at most the one behind which the sequence is over."""
         return min(self.computed + sum(self.carried), self.limit - 1)
+
+    def assign(self, step: int) -> Assign:
+        """What sampling must know of it: its row is its own from this step on."""
+        return Assign(
+            request=self.request,
+            attempt=self.attempt,
+            from_step=step,
+            row=self.row,
+            epoch=self.epoch,
+            limit=self.limit,
+            seed=self.seed,
+            end_ids=self.end_ids,
+            params=self.params,
+            prompt=self.tokens[: self.prompt].tobytes(),
+            output=self.tokens[self.prompt : self.known].tobytes(),
+            adapter=self.adapter.slot,
+        )
 
     def schedule(self, drafts: int = 0) -> None:
         """A step that samples it, with so many drafts at most, is on its way."""

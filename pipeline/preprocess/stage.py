@@ -14,10 +14,10 @@ from typing import Never
 
 import ipc
 from pipeline.preprocess.intake import Intake
+from pipeline.preprocess.rehearsal import Rehearsal
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter, RingEnds, StepLimits
-from pipeline.wire.request import Assign, Started
+from pipeline.wire.request import Started
 from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC
@@ -90,6 +90,7 @@ class PreprocessStage:
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
         self._unannounced = False
+        self._rehearsal = Rehearsal(scheduler.blocks, shapes)
         self.steps_planned = 0
         self.steps_done = 0
 
@@ -108,7 +109,7 @@ class PreprocessStage:
 
     def expect_request(self) -> None:
         """The front reads one: be warm by then, and awake for a moment more."""
-        self._intake.rehearse()
+        self._rehearsal.run(self._intake.reader, lambda: self._rings.requests.occupancy > 0)
         patience_ns = time.clock_gettime_ns(_NS) + _PATIENCE_NS
         while not self._rings.requests.occupancy and time.clock_gettime_ns(_NS) < patience_ns:
             os.sched_yield()
@@ -225,26 +226,9 @@ class PreprocessStage:
         self._unannounced = not self.under_way
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
-                self._rings.rows.write(_assign(sequence, step).pack())
+                self._rings.rows.write(sequence.assign(step).pack())
                 if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
                     self._unsent.append(Started(sequence.request, sequence.attempt, waited, sequence.cached).pack())
         self.scheduler.admissions.clear()
         self.send_replies()
-
-
-def _assign(sequence: Sequence, step: int) -> Assign:
-    return Assign(
-        request=sequence.request,
-        attempt=sequence.attempt,
-        from_step=step,
-        row=sequence.row,
-        epoch=sequence.epoch,
-        limit=sequence.limit,
-        seed=sequence.seed,
-        end_ids=sequence.end_ids,
-        params=sequence.params,
-        prompt=sequence.tokens[: sequence.prompt].tobytes(),
-        output=sequence.tokens[sequence.prompt : sequence.known].tobytes(),
-        adapter=sequence.adapter.slot,
-    )

@@ -12,18 +12,16 @@ import contextlib
 import logging
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import ray
-from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from pipeline.launcher.certificates import link_files
 from pipeline.ray.child import Child, ChildError, described, free_port, links_of, load_of
 from pipeline.ray.membership import SAID_S, Membership, View, is_stale, next_nodes
 from pipeline.ray.policy import LOAD
+from pipeline.ray.settings import NodeSettings, RouterSettings
 
 log = logging.getLogger("ray.serve")
 
@@ -36,48 +34,6 @@ _CALL_S = 5.0
 _START_S = 900.0  # a large model is read and compiled
 _PATIENCE_S = 15.0  # of a router with nodes of which none answers, at first
 _MARGIN_S = 15.0  # of a shutdown, beside the time to drain
-
-
-class Common(BaseModel):
-    """`model` is a folder or a YAML file, at the same path on every machine, as are the certificates."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field(description="a model's folder, or a file as in configs/")
-    certificates: str = Field(description="a folder as `ringserve certificates` makes it, for all machines' hosts")
-    settings: list[str] = Field([], description="KEY=VALUE, as with --set")
-    unwell_s: float = Field(
-        120.0, ge=0, description="in which /health may say no: a launcher starts stages anew itself"
-    )
-    drain_s: float = Field(60.0, ge=0, description="for what runs at a server that is stopped to end there")
-
-    def launch(self, role: str, *settings: str) -> list[str]:
-        """Arguments of the launcher."""
-        where = ["--config", self.model] if Path(self.model).suffix in (".yaml", ".yml") else [self.model]
-        links = [f"{key}={file}" for key, file in link_files(Path(self.certificates), role).items()]
-        drain = f"pipeline.drain_timeout_s={self.drain_s}"
-        every = (drain, "pipeline.metrics_port=0", *self.settings, *links, *settings)
-        return [*where, *(word for one in every for word in ("--set", one))]
-
-
-class NodeSettings(Common):
-    min_nodes: int = Field(1, ge=1)
-    max_nodes: int = Field(1, ge=1)
-    npus: float = Field(0, ge=0, description="of a node; 0: it needs none")
-    cpus: float = Field(1, ge=0, description="of a node, as Ray counts them")
-    host: str | None = Field(None, description="for routers; None: the machine's address, as Ray knows it")
-    rows_used: float = Field(0.8, gt=0, le=1, description="of a node: beyond it there should be another one")
-    upscale_delay_s: float = Field(10.0, ge=0)
-    downscale_delay_s: float = Field(300.0, ge=0)
-    look_back_s: float = Field(15.0, gt=0, description="over which loads are averaged")
-    surge_percent: int = Field(0, ge=0, le=100, description="nodes that an upgrade may start beyond those there are")
-
-
-class RouterSettings(Common):
-    routers: int = Field(1, ge=1)
-    host: str = "127.0.0.1"
-    ports: list[int] = Field([8835], min_length=1, description="a router takes the first that is free")
-    max_nodes: int = Field(16, ge=1, description="that a router can have; those that leave count")
 
 
 class Directory:
@@ -225,9 +181,9 @@ class Router(_Server):
             await asyncio.sleep(_LOOK_S)
         return self._settings.ports[-1] if port is None else port
 
-    async def url(self) -> str:
-        """Where it serves."""
-        return str(self.child.told["api"][0])
+    async def urls(self) -> dict[str, str]:
+        """Where it serves: clients, and operators."""
+        return {"api": self.child.told["api"][0], "operators": self.child.operators}
 
     async def nodes(self) -> list[dict[str, Any]]:
         """As it sees them."""

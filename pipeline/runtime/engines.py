@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.errors import ConfigurationError
-from model.layout import fixed_bucket, make_buckets, scored_samples, with_samples
+from model.layout import make_buckets, scored_samples, with_samples
 from model.mindspore_common.ranks import Ranks
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner, RunnerFacts
 from pipeline.config import Configuration
+from pipeline.runtime.deterministic import why_not_deterministic
 from pipeline.wire.step import MOST_CANDIDATES, Shapes
 from pipeline.wire.topology import device_of
 
 _MOST_DRAFTED = 64
 """Sampled positions of a step, drafts included, unless it has more rows: a larger one would compute rather than wait
 for the weights."""
-
-_NOT_HERE = (
-    "deterministic is not available on this host: with these threads a row's numbers depend on its place in a step; "
-    "it may be with another number (pipeline.runner.threads), or with weights in bfloat16"
-)
 
 Settings = TypeVar("Settings", bound=GraphSettings)
 
@@ -84,26 +80,10 @@ def shapes_with(config: Configuration, facts: RunnerFacts) -> Shapes:
     )
 
 
-def fixed_tokens(facts: RunnerFacts) -> int:
-    """Of the steps of deterministic requests; 0: there are none."""
-    bucket = fixed_bucket(facts.buckets) if facts.deterministic else None
-    return 0 if bucket is None else bucket.tokens
-
-
 def require_deterministic(config: Configuration, runner: Runner) -> None:
     """Raises ConfigurationError if all requests are to be, and none can."""
     if config.pipeline.deterministic and (why := why_not_deterministic(runner.facts, here=runner.deterministic)):
         raise ConfigurationError(f"pipeline.deterministic is true, but {why}")
-
-
-def why_not_deterministic(facts: RunnerFacts, *, here: bool = True) -> str:
-    """Why no request can be; empty: all can. `here`: it has proved true on this host, or has not been looked at."""
-    if fixed_tokens(facts):
-        return "" if here else _NOT_HERE
-    return (
-        f"deterministic is not available with this engine, {facts.name}: its numbers may depend on what else it "
-        "computes; it is with the engine mindspore, without ranks"
-    )
 
 
 def sampled_positions(config: Configuration) -> int:

@@ -69,7 +69,7 @@ class Verdict:
     replica: int
     generation: int
     culprit: str = ""  # the stage that failed by itself; empty: none did, and nobody is to blame
-    suspects: tuple[int, ...] | None = ()  # requests; None: all that were there
+    suspects: tuple[int, ...] | None = ()  # requests; None: those that had a row, and nobody knows which
 
     def to_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -88,7 +88,8 @@ class Generation:
 
     `ended` is about the generations before: how stages died in the last one that was complete, and in those after it
     that never were. The same death may therefore be listed twice; its generation's number identifies it. `weights`:
-    the id of those with which every token of this generation is computed.
+    the id of those with which every token of this generation is computed. `on_trial`: they are new, and fronts send
+    no requests before the launcher says that they are proven.
     """
 
     number: int
@@ -96,6 +97,7 @@ class Generation:
     ended: tuple[Ended, ...] = ()
     replica: int = 0
     weights: str = ""
+    on_trial: bool = False
 
     def to_message(self) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Fields and descriptors; rings refer to descriptors by index."""
@@ -105,25 +107,27 @@ class Generation:
             rings[name] = [len(fds), len(handle.fds)]
             fds += handle.fds
         ended = [[one.stage, one.how, one.generation, one.in_hand] for one in self.ended]
-        about = {"number": self.number, "replica": self.replica, "weights": self.weights}
+        about = {"number": self.number, "replica": self.replica, "weights": self.weights, "on_trial": self.on_trial}
         return {**about, "rings": rings, "ended": ended}, tuple(fds)
 
     @classmethod
     def from_message(cls, message: Message) -> Self:
         handles = {
-            name: ipc.RingHandle(*_split(message.fds[first : first + count]))
+            name: handle_of(message.fds[first : first + count])
             for name, (first, count) in message.fields["rings"].items()
         }
         ended = (
             Ended(stage, how, died_in, tuple(in_hand)) for stage, how, died_in, in_hand in message.fields["ended"]
         )
         fields = message.fields
-        return cls(fields["number"], handles, tuple(ended), fields["replica"], fields["weights"])
+        about = fields["replica"], fields["weights"], fields["on_trial"]
+        return cls(fields["number"], handles, tuple(ended), *about)
 
 
-def _split(fds: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
+def handle_of(fds: Sequence[int]) -> ipc.RingHandle:
+    """As `RingHandle.fds` has them."""
     segment, space, *data = fds
-    return segment, space, tuple(data)
+    return ipc.RingHandle(segment, space, tuple(data))
 
 
 class Control:

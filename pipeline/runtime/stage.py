@@ -26,7 +26,8 @@ from pipeline.config import Configuration, load_configuration, with_values
 from pipeline.runtime import background
 from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import freeze_gc
-from pipeline.runtime.generations import END, Control, Generation
+from pipeline.runtime.generations import END, Control, Generation, handle_of
+from pipeline.runtime.huge_pages import collapse_heap
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.malloc_policy import give_back_freed
 from pipeline.runtime.nonblocking_stderr import STDERR
@@ -60,7 +61,7 @@ class Specification:
     link_fds: tuple[int, ...] = ()  # of a node
     vocabulary_fd: int | None = None  # for fronts
     ranks_fd: int | None = None  # of the segment in which the ranks of a stage meet, where there are several
-    spans_fd: int | None = None  # for fronts, where there is an exporter
+    spans_fds: tuple[int, ...] = ()  # of a ring, for fronts, where there is an exporter
     journal_fd: int | None = None  # for fronts: the log of answers that are kept, which outlives them
     api_keys: tuple[ApiKey, ...] = ()
 
@@ -68,8 +69,8 @@ class Specification:
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
         own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self._sockets)
-        some = (self.vocabulary_fd, self.ranks_fd, self.spans_fd, self.journal_fd)
-        return (*own, *(fd for fd in some if fd is not None))
+        some = (self.vocabulary_fd, self.ranks_fd, self.journal_fd)
+        return (*own, *self.spans_fds, *(fd for fd in some if fd is not None))
 
     @property
     def _sockets(self) -> tuple[int, ...]:
@@ -103,7 +104,8 @@ class Stage:
         self.link_fds = specification.link_fds
         self.vocabulary_fd, self.ranks_fd = specification.vocabulary_fd, specification.ranks_fd
         self.journal_fd = specification.journal_fd
-        self.spans_fd, self.api_keys = specification.spans_fd, _api_keys(specification.api_keys)
+        self.spans = handle_of(specification.spans_fds) if specification.spans_fds else None
+        self.api_keys = _api_keys(specification.api_keys)
         self.on_reload: Callable[[], None] | None = None
         self.aboard: Callable[[], Collection[int] | None] = tuple  # see `Control.waiting`
         self._configure_logging()
@@ -130,6 +132,8 @@ class Stage:
         """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
         freeze_gc(self.spec.role)
         give_back_freed()
+        if self.spec.name != INFERENCE.name:  # which holds the model
+            collapse_heap()
         end_as_usual()
         self.control.watch()
         while True:

@@ -4,11 +4,10 @@ descriptor of anonymous memory. So no front loads a tokenizer, and neither does 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import mmap
 import os
 
-from model.tokenizer import Tokenizer, TokenTable, pack_vocabulary
+from model.tokenizer import Tokenizer, TokenTable, fingerprint, pack_vocabulary
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -33,14 +32,15 @@ class VocabularyFile:
 
 
 def vocabulary_hash(fd: int) -> str:
-    """Of all that fronts know of the tokenizer."""
-    with os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    """Of all that fronts know of the tokenizer, but where its files are. Of one that can be mapped."""
+    return fingerprint(_mapped(fd))
 
 
 def map_vocabulary(fd: int) -> TokenTable:
     """What a `VocabularyFile` holds. Raises TokenizerError for one that is empty or damaged."""
+    return TokenTable(_mapped(fd))
+
+
+def _mapped(fd: int) -> memoryview:
     size = os.fstat(fd).st_size
-    packed = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) if size else b""
-    return TokenTable(memoryview(packed))
+    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) if size else b"")

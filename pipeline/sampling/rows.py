@@ -67,6 +67,11 @@ class Rows:
         while self._coming and self._coming[0].from_step <= step:
             self._install(self._coming.popleft())
 
+    def begin_alone(self) -> None:
+        """The only one that is remembered: no step can be about another that had its row."""
+        if len(self._coming) == len(self._by_request) == 1:
+            self._install(self._coming.popleft())
+
     def _install(self, assign: Assign) -> None:
         state = self._state_of(assign)
         self._pending.add(assign, state.sampling, 0 if state.sampling.grammar else state.most_drafts)

@@ -45,6 +45,9 @@ Held = Mapping[int, RowGrammar]
 
 _NOBODY: Held = {}
 
+Exceptional = tuple[int, list[int], bool]
+"""A row that has ended, or has not one token more: which one, its tokens, and whether it has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingRings:
@@ -120,6 +123,7 @@ class SamplingStage:
         while not (self._rows or self._rings.logits.occupancy):
             self._rings.selector.wait()
             self._read_changes()
+        self._rows.begin_alone()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -144,9 +148,9 @@ class SamplingStage:
             self._rings.deltas.write_many(score_records(head, views, self._rows))
         if self._grammars and self._verifier.drafter is None:  # there are no drafts to be published with the tokens
             self._take_by_grammars(chosen)
-        tokens = self._publish_results(views, chosen, held)
+        tokens, sent_ns = self._publish_results(views, chosen, held)
         stamps[:] = views.stamps
-        stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, time.clock_gettime_ns(_NS)
+        stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, sent_ns
         self.steps_done += 1
         if self._measurements is not None:
             self._measurements.record(head, stamps)
@@ -192,43 +196,55 @@ class SamplingStage:
 
     # ---- off the critical path ------------------------------------------------------------------------------
 
-    def _publish_results(self, views: LogitsColumns, chosen: list[int], held: Held) -> list[int]:
-        """What became of the rows, to preprocess and to the front; their tokens."""
-        verified, slot = self._verifier, self._rings.results.reserve()
-        rows, at, token_ids = verified.count, verified.at, self._chooser.token_ids[: len(chosen)]
-        results = self._result_views[slot.index]
+    def _publish_results(self, views: LogitsColumns, chosen: list[int], held: Held) -> tuple[list[int], int]:
+        """What became of the rows, to preprocess and to the front; their tokens, and when the front had them. Of a
+        lone row nothing is waited for but its text; of several the next step is what all wait for."""
+        tokens, records, exceptions = self._take_rows(views, chosen, held)
+        sent_ns = self._send(records) if self._verifier.count == 1 else 0
+        slot = self._rings.results.reserve()
+        self._fill_results(self._result_views[slot.index], views, exceptions)
+        slot.publish()
+        return tokens, sent_ns or self._send(records)
+
+    def _send(self, records: list[bytes]) -> int:
+        self._rings.deltas.write_many(records)
+        return time.clock_gettime_ns(_NS)
+
+    def _fill_results(self, results: ResultsColumns, views: LogitsColumns, exceptions: list[Exceptional]) -> None:
+        verified = self._verifier
+        rows, at = verified.count, verified.at
         results.head[:] = views.head
         results.head[Head.ROWS] = rows
         results.rows[:rows] = views.rows[at]
         results.epochs[:rows] = views.epochs[at]
         results.counts[:rows] = 1
-        results.ids[:rows, 0] = token_ids[at]
+        results.ids[:rows, 0] = self._chooser.token_ids[at]
         results.finished[:rows] = 0
         results.wishes[:rows] = verified.wishes[:rows]
-        records: list[bytes] = []
+        for row, given, finished in exceptions:
+            results.counts[row], results.ids[row, : len(given)], results.finished[row] = len(given), given, finished
+
+    def _take_rows(
+        self, views: LogitsColumns, chosen: list[int], held: Held
+    ) -> tuple[list[int], list[bytes], list[Exceptional]]:
+        """Tokens, the front's records, and rows of which there is more to say than their token."""
+        verified, every = self._verifier, self._chooser.token_ids[: len(chosen)].tolist()
         tokens: list[int] = []
-        every = token_ids.tolist()
+        records: list[bytes] = []
+        exceptions: list[Exceptional] = []
         for b, (start, taken) in enumerate(verified.spans()):
             if chosen[start] >= 0:
                 given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
                 tokens += given
-                if finished:
-                    results.finished[b] = 1
-                if len(given) > 1:
-                    results.counts[b], results.ids[b, : len(given)] = len(given), given
-        for at_, grammar in held.items():
-            b = verified.row_at(at_)
-            results.counts[b] = 0
+                if finished or len(given) > 1:
+                    exceptions.append((b, given, finished))
+        for at, grammar in held.items():
+            b = verified.row_at(at)
             if grammar.error:
-                results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
                 records.append(self._fail(grammar.row, f"the grammar failed: {grammar.error}").pack())
                 tokens.append(-1)
-        if rows == 1:  # of several rows the next step is what all wait for
-            self._rings.deltas.write_many(records)
-        slot.publish()
-        if rows != 1:
-            self._rings.deltas.write_many(records)
-        return tokens
+            exceptions.append((b, [-1], True) if grammar.error else (b, [], False))
+        return tokens, records, exceptions
 
     def _take_all(
         self, b: int, row: int, tokens: list[int], views: LogitsColumns, records: list[bytes]

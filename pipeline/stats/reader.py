@@ -94,6 +94,7 @@ class StepLimits(NamedTuple):
     final: bool  # all buckets are compiled
 
 
+_DEVICE, _TOKENS = (at * HISTOGRAM_WORDS + SUM_WORD for at in (StepHistogram.DEVICE, StepHistogram.TOKENS))
 _OF_KEYS = tuple(counter for counter in KeyCounter if counter is not KeyCounter.IDENTITY)
 NO_USE: Mapping[str, int] = MappingProxyType({counter.name.lower(): 0 for counter in _OF_KEYS})
 """What an API key has used that has not been used."""
@@ -151,8 +152,7 @@ class StatsReader:
 
     def work(self) -> Work:
         """Of all replicas; two loads for each."""
-        device, tokens = (at * HISTOGRAM_WORDS + SUM_WORD for at in (StepHistogram.DEVICE, StepHistogram.TOKENS))
-        return Work(sum(words[device] for words in self._steps), sum(words[tokens] for words in self._steps))
+        return Work(sum([words[_DEVICE] for words in self._steps]), sum([words[_TOKENS] for words in self._steps]))
 
     def keys(self) -> dict[str, dict[str, int]]:
         """What each API key has used, of all fronts together: counters by name in lower case, by the key's name. "":

@@ -104,6 +104,11 @@ class Owner(NamedTuple):
     weight: float = 1.0
     priority: int = 0  # class; the lowest is first
 
+    def in_background(self, weight: float) -> Owner:
+        """A share of its own, with so much of the weight: what nobody waits for is no queue for what somebody does,
+        and progresses nevertheless."""
+        return Owner(-1 - self.key, weight * self.weight, self.priority)
+
 
 NOBODY = Owner()
 

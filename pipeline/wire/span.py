@@ -1,4 +1,4 @@
-"""front → exporter: what one request was, for a trace. One datagram each; times in ns of the monotonic clock."""
+"""front → exporter: what one request was, for a trace. One record each; times in ns of the monotonic clock."""
 
 from __future__ import annotations
 

@@ -101,7 +101,9 @@ def from_candidates(
     BestOfRows(vocab).find(logits[None], ids, best, log_sum_exp, None, None)
     by = np.tile([0 if params.greedy and name == "temperature" else getattr(params, name) for name in DRAW], (n, 1))
     rows = [np.repeat(each, n, axis=0) for each in (ids, best, log_sum_exp)]
-    unknown = Drawer(vocab).draw(rows[0], rows[1], rows[2], positions, seeds, by.astype(np.float64), tokens)
+    drawer = Drawer(vocab)
+    drawer.prepare(rows[0], rows[1], rows[2], positions, seeds, by.astype(np.float64), tokens)
+    unknown = drawer.draw()
     if unknown != np.count_nonzero(tokens < 0):
         raise AssertionError(f"{unknown} tokens are said to be unknown; {np.count_nonzero(tokens < 0)} are")
     return tokens

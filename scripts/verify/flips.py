@@ -38,7 +38,7 @@ from typing import Any
 
 import uvloop
 
-from model.demo import DEMO_DIR
+from scripts.bench.peers.checkpoint import Size, make_checkpoint
 from scripts.lab.arguments import count, parser, say, words
 from scripts.lab.errors import BenchError
 from scripts.lab.http import Client, post_json
@@ -47,6 +47,8 @@ from scripts.lab.questions import demo_questions
 from scripts.lab.server import WARM, Server, launched
 from scripts.lab.table import markdown
 
+RANDOM = Size(2048, 256, 704, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2)
+"""The demo model's shape. Random weights leave far more near ties than trained ones."""
 MANY, FEW = 16, 4
 ORDINARY, DETERMINISTIC = "ordinary", "deterministic"
 MODES = (ORDINARY, DETERMINISTIC)
@@ -87,7 +89,7 @@ ENGINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def main() -> int:
     line = parser(__doc__)
-    line.add_argument("--model", type=Path, default=DEMO_DIR, help="a model's folder")
+    line.add_argument("--model", type=Path, help="a model's folder; a random one by default")
     line.add_argument("--streams", type=count, default=1000)
     line.add_argument("--tokens", type=count, default=16, help="of each answer")
     line.add_argument("--engines", type=words("engine", ENGINES), default=tuple(ENGINES), metavar="NAMES")
@@ -98,12 +100,14 @@ def main() -> int:
     given = line.parse_args()
     modes = {mode: make_bodies(given.streams, given.tokens, mode) for mode in given.modes}
     rows, wrong = [], False
-    for engine in given.engines:
-        flips = count_flips(given.model, engine, (*WHOLE, *ENGINES[engine], *given.set), modes, given.conditions)
-        for mode, found in flips.items():
-            wrong |= bool(sum(found.values()) if mode == DETERMINISTIC else found.get("alone", 0))
-            rows.append([f"{engine}, {mode}", *(str(found[name]) for name in given.conditions)])
-    about = f"{given.model.name}, of {given.streams} streams of {given.tokens} tokens; {describe_machine()}"
+    with tempfile.TemporaryDirectory() as folder:
+        model = given.model or make_checkpoint(Path(folder) / "random", RANDOM)
+        for engine in given.engines:
+            flips = count_flips(model, engine, (*WHOLE, *ENGINES[engine], *given.set), modes, given.conditions)
+            for mode, found in flips.items():
+                wrong |= bool(sum(found.values()) if mode == DETERMINISTIC else found.get("alone", 0))
+                rows.append([f"{engine}, {mode}", *(str(found[name]) for name in given.conditions)])
+    about = f"{model.name}, of {given.streams} streams of {given.tokens} tokens; {describe_machine()}"
     table = markdown(["texts that changed", *given.conditions], rows)
     print(f"{about}\n\n{table}")
     if given.markdown:

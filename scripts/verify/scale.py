@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.launcher.certificates import make_certificates
+from pipeline.ray.local import local_ray
 from scripts.lab.arguments import count, words
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import descendants
@@ -52,7 +53,8 @@ class Cluster:
     took_s: dict[str, list[float]] = field(default_factory=dict)
 
     def deploy_all(self) -> None:
-        from pipeline.ray.application import RouterSettings, deploy, directory, routers
+        from pipeline.ray.application import deploy, directory, routers
+        from pipeline.ray.settings import RouterSettings
 
         deploy(directory=directory)
         self.deploy_nodes(min_nodes=2, max_nodes=2)
@@ -60,7 +62,8 @@ class Cluster:
 
     def deploy_nodes(self, *settings: str, **options: Any) -> None:
         """Returns when as many run as should."""
-        from pipeline.ray.application import NodeSettings, deploy, nodes
+        from pipeline.ray.application import deploy, nodes
+        from pipeline.ray.settings import NodeSettings
 
         common = self.common | {"settings": [*self.common["settings"], *settings]}
         deploy(nodes=nodes(NodeSettings(**common, host="127.0.0.1", **options)))
@@ -180,25 +183,18 @@ class _under:  # noqa: N801 - reads as a word of the statement
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    from ray import serve
-
-    from pipeline.ray.__main__ import start_ray
-
-    with tempfile.TemporaryDirectory(prefix="ringserve-scale-") as folder:
-        make_certificates(Path(folder), ["127.0.0.1"])
-        start_ray(cpus=64)
-        settings = [*SETTINGS, *options.set]
-        common = {"model": str(EMULATED), "certificates": folder, "settings": settings, "drain_s": 20}
-        cluster = Cluster(common, options.port)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="ringserve-scale-") as folder, local_ray(cpus=64):
+            make_certificates(Path(folder), ["127.0.0.1"])
+            settings = [*SETTINGS, *options.set]
+            common = {"model": str(EMULATED), "certificates": folder, "settings": settings, "drain_s": 20}
+            cluster = Cluster(common, options.port)
             cluster.deploy_all()
             tally = asyncio.run(run(options, cluster, options.port))
             left = asyncio.run(cluster.router("nodes"))
-        except (BenchError, ValueError) as error:
-            print(f"scale: {error}", file=sys.stderr)
-            return 1
-        finally:
-            serve.shutdown()
+    except (BenchError, ValueError) as error:
+        print(f"scale: {error}", file=sys.stderr)
+        return 1
     return _show(cluster, tally, left)
 
 

@@ -28,7 +28,8 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
-from pipeline.runtime.engines import emulated_buckets, fixed_tokens
+from pipeline.runtime.deterministic import fixed_tokens
+from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows

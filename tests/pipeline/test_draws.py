@@ -58,12 +58,12 @@ class Counting(Server):
 
         def count():
             step, rows, _, out = prepared
-            assert len(draw()) == 0
+            assert draw() == 0
             forgotten = (step.wants_logits[rows] == LogitsWanted.TO_DRAW) & (chance.random(len(rows)) < self.forget)
             out.tokens[: len(rows)][forgotten] = -1
-            unknown = np.flatnonzero(forgotten).astype(np.int32)
-            self.unknown += len(unknown)
-            self.drawn += len(rows) - len(unknown)
+            unknown = np.count_nonzero(forgotten)
+            self.unknown += unknown
+            self.drawn += len(rows) - unknown
             return unknown
 
         draws.prepare, draws.draw = keep, count

@@ -19,7 +19,10 @@ from scripts.lab.haproxy import ABSENT, balanced, find_haproxy
 from tests.server.launched import Attempt, Launched, pid_is_gone, wait_until
 
 STREAMS, TOKENS = 8, 250
-SERVER = ("pipeline.max_rows=16", "pa_config.num_blocks=600", "pipeline.runner.cost_model.fixed_ms=10")
+SERVER = (
+    "pipeline.max_rows=16", "pa_config.num_blocks=600", "pipeline.runner.cost_model.fixed_ms=10",
+    "model_config.seq_length=1100", "model_config.max_generate_length=1100",
+)  # fmt: skip
 
 if find_haproxy() is None and "CI" not in os.environ:
     pytest.skip(ABSENT, allow_module_level=True)
@@ -190,12 +193,31 @@ def test_a_router_that_is_killed_takes_its_own_streams_and_nothing_else(cluster)
     cluster.wait_used(0)
 
 
+def keep(cluster):
+    """A stream that goes on without its client, which has left. Returns its path."""
+    body = {"prompt": "a long one", "max_tokens": 1000, "stream": True}
+    with cluster.client.stream("POST", "/v1/completions", json=body, headers={"x-detached-s": "60"}) as answer:
+        return f"/v1/streams/{answer.headers['x-stream-id']}"
+
+
+def goes_on(client, path):
+    """It can be read, and more comes."""
+    with client.stream("GET", path, headers={"last-event-id": "0"}) as answer:
+        return answer.status_code == 200 and next(answer.iter_lines()) == "id: 1"
+
+
 def test_a_router_that_drains_ends_what_it_has_and_gets_nothing_new(cluster):
     running = streams(cluster, STREAMS)
     assert min(cluster.in_flight()) > 0
+    kept = [path for path in [keep(cluster) for _ in range(4)] if goes_on(cluster.routers[1].client, path)]
+    assert kept
     cluster.routers[1].process.send_signal(signal.SIGTERM)
     wait_until(lambda: cluster.routers[1].client.get("/ready").status_code == 503, "it does not drain")
     wait_until(lambda: {cluster.ask(number).status_code for number in range(6)} == {200}, "it is still asked")
+    for path in kept:  # who comes back finds it
+        assert goes_on(cluster.client, path)
+        told = cluster.client.post(f"{path.replace('streams', 'requests')}/cancel").json()
+        assert told["cancelled"] == 1
     assert [stream.text() for stream in running] == [stream.due for stream in running]
     assert cluster.routers[1].process.wait(20) == 0
     assert [cluster.ask(number).status_code for number in range(10)] == [200] * 10

@@ -93,9 +93,14 @@ def test_streams_of_a_replica_that_is_killed_go_on_at_others(server, expected):
     before = server.metrics().total("requests_resumed_total")
 
     async def kill(streams):
-        os.kill(server.stages()["sampling 1"], signal.SIGKILL)
-        await until(lambda: health(server)[1].get("status") == "degraded", "it is never degraded")
-        return health(server), [stream.replica for stream in streams]
+        stages = server.stages()
+        os.kill(stages["preprocess 1"], signal.SIGSTOP)  # it does not come back before somebody has looked
+        try:
+            os.kill(stages["sampling 1"], signal.SIGKILL)
+            await until(lambda: health(server)[1].get("status") == "degraded", "it is never degraded")
+            return health(server), [stream.replica for stream in streams]
+        finally:
+            os.kill(stages["preprocess 1"], signal.SIGCONT)
 
     streams, ((status, body), homes) = asyncio.run(meanwhile(server, kill))
     whole(server, streams, expected)

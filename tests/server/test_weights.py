@@ -85,9 +85,9 @@ def shown(server):
     return httpx.get(f"{server.base_url}/admin/weights", timeout=WAIT_S).json()
 
 
-def stream(server, prompt):
+def stream(server, prompt, count=TOKENS):
     """Tokens, and which weights they have."""
-    body = {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True, "logprobs": 0,
+    body = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True, "logprobs": 0,
             "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
     tokens, usage = [], {}
     with httpx.stream(
@@ -99,12 +99,13 @@ def stream(server, prompt):
             assert "error" not in event, event
             tokens += [one for choice in event.get("choices", ()) for one in choice["logprobs"]["tokens"]]
             usage = event.get("usage") or usage
-    assert len(tokens) == TOKENS
+    assert len(tokens) == count
     return tokens, usage["weights"][0]
 
 
 class Load:
-    """Eight clients that have one stream after the other, with prompts that begin alike."""
+    """Eight clients that have one stream after the other, with prompts that begin alike. Of several lengths: those of
+    a replica must not all end at once, perhaps just before it is stopped."""
 
     def __init__(self, server):
         self.over, self.streams = threading.Event(), []
@@ -114,7 +115,7 @@ class Load:
     def _run(self, number):
         prompt = [*range(400, 464), 500 + number % 4]
         while not self.over.is_set():
-            self.streams.append((prompt, *stream(self._server, prompt)))
+            self.streams.append((prompt, *stream(self._server, prompt, TOKENS + 15 * number)))
 
     def stop(self):
         self.over.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 from model.tokenizer import Vocabulary
@@ -20,21 +19,13 @@ from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.delivery.generation import Delivery, Generation, wants_times
 from pipeline.front.delivery.job import Identity, Job
+from pipeline.front.delivery.keeping import Background
 from pipeline.front.delivery.kept import KeptExchange
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.worker import Worker
 
 Parser = Callable[[dict[str, Any], Identity, Reading], Job]
-
-
-class Background(Enum):
-    """Whether an answer is made in the background, as OpenAI's Responses may be: a client that streams waits for it
-    nevertheless."""
-
-    NO = 0
-    STREAMED = 1
-    ALONE = 2
 
 
 def background_of(content: bytes) -> Background:
@@ -107,7 +98,7 @@ class GenerateRoutes:
         if background is not Background.NO:
             seconds = seconds or settings.max_detached_s
         if seconds:
-            await kept.serve(exchange, seconds, make, background=background is Background.ALONE)
+            await kept.serve(exchange, seconds, make, background)
         else:
             await make(exchange)
 

@@ -45,8 +45,13 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def _require_few_values(content: bytes) -> None:
-    """Usually it is enough to count bytes; only beyond a limit, those inside of strings are subtracted."""
-    beyond = [limit for limit in _LIMITS if sum(content.count(b"%c" % mark) for mark in limit[0]) > limit[1]]
+    """Usually the length says enough, or counting bytes; only beyond a limit, those inside of strings are
+    subtracted."""
+    beyond = [
+        (marks, most, what)
+        for marks, most, what in _LIMITS
+        if len(content) > most < sum(content.count(b"%c" % mark) for mark in marks)
+    ]
     if not beyond:
         return
     text = np.frombuffer(content, np.uint8)

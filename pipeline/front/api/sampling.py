@@ -146,6 +146,11 @@ class DeterministicBody(Body):
         """As in `Request`."""
         return settings.deterministic if self.deterministic is None else self.deterministic
 
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        if settings.not_deterministic and self.is_deterministic(settings):
+            yield "deterministic", settings.not_deterministic
+
 
 class SamplingBody(DeterministicBody):
     temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.")

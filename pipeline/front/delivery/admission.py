@@ -27,8 +27,8 @@ class Admission:
     def request(self, exchange: Exchange) -> Iterator[Identity]:
         """Held while the request is served. Raises ApiError 503 once the server drains: connections are still
         answered then, since a client could not distinguish a closed one from a broken network; 429 where its key has
-        as many requests as it may."""
-        if self.draining:
+        as many requests as it may. What a front before has let in is let in."""
+        if self.draining and not exchange.again:
             raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
         account, exchange.metered = exchange.account, True
         if account is not None:

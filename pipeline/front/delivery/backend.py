@@ -82,19 +82,37 @@ class Backend:
         self._longest_record: int | None = None  # known once there have been rings
         self._encodings = Encodings(self.lanes)
 
-    def attach(self, rings: FrontRings, replica: int = 0, generation: int = 0, weights: str = "") -> None:
+    def attach(
+        self, rings: FrontRings, replica: int = 0, generation: int = 0, weights: str = "", *, on_trial: bool = False
+    ) -> None:
         """To the rings of a generation, whose descriptors this takes over. The last generation must be detached.
-        `weights`: the id of those that it is computed with."""
-        self.attach_client(functools.partial(RingClient, rings), replica, generation, weights)
+        `weights`: the id of those that it is computed with. `on_trial`: until `on_proven` nothing is sent there but
+        what `submit_to` does."""
+        self.attach_client(functools.partial(RingClient, rings), replica, generation, weights, on_trial=on_trial)
 
-    def attach_client(self, connect: Connect, replica: int, generation: int, weights: str = "") -> None:
+    def attach_client(
+        self, connect: Connect, replica: int, generation: int, weights: str = "", *, on_trial: bool = False
+    ) -> None:
         """To whatever is there in place of rings."""
         lane = self.lanes[replica]
         client = connect(lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
-        lane.attach(client, generation, weights)
+        lane.attach(client, generation, weights, on_trial=on_trial)
         self._follow_rings()
         lane.reading = asyncio.create_task(self._read(lane, client))
+        if not on_trial:
+            self._open(lane)
+
+    def on_proven(self, replica: int, generation: int) -> None:
+        """This generation may have requests, if it is still there."""
+        lane = self.lanes[replica]
+        if lane.on_trial and lane.generation == generation:
+            lane.on_trial = False
+            if lane.up:
+                self._open(lane)
+
+    def _open(self, lane: Lane) -> None:
+        """For requests."""
         self.lanes.up_again(lane)
         self._recovery.on_attached(lane)
         self._encodings.on_attached(lane)
@@ -167,7 +185,7 @@ class Backend:
 
     def is_deterministic(self, replica: int) -> bool:
         """Requests can be, at this replica of this machine, whose stages have told what they found out."""
-        return self._settings.deterministic_engine and self._stats.is_deterministic(replica)
+        return not self._settings.not_deterministic and self._stats.is_deterministic(replica)
 
     def requests_at_replicas(self) -> Counter[int]:
         """How many there are at each."""
@@ -198,10 +216,12 @@ class Backend:
         self._next += 1
         return self._next
 
-    def announce(self) -> None:
-        """A request is about to come: where there is no other, preprocess sleeps, and had better wake up."""
-        if not (self._streams or self.lanes.several) and (client := self.lanes[0].client) is not None:
-            client.wake()
+    def announce(self, lane: Lane | None = None) -> None:
+        """A request is about to come, to this lane if it is known: where there is no other, preprocess sleeps, and
+        had better wake up."""
+        lane = lane or self.lanes.only
+        if lane is not None and lane.client is not None and not (self._streams or self.guests.live):
+            lane.client.wake()
 
     def submit(self, submits: Sequence[Submit], *, again: bool = False) -> list[TokenStream]:
         """All of them, or none; one stream for each choice. If there is room in the ring for the first one, the
@@ -374,6 +394,7 @@ class Backend:
         if self.kept is not None:
             self.kept.commit()  # before any client can see what comes of them
         self.outbox.flush(now)
+        self.guests.flush()
         self._recovery.look_after()
 
     def _on_scores(self, stream: TokenStream, record: bytes) -> None:
@@ -410,6 +431,7 @@ class Backend:
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
         if isinstance(reply, Accepted):
             stream.accept(reply.prompt_tokens, reply.first_id)
+            stream.accepted_in = stream.home, self.lanes[stream.home].generation
             self.lanes.on_accepted(stream)
         elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))

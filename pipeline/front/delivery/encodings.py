@@ -82,9 +82,10 @@ class Encodings:
         self._again([text for text in self._texts.values() if text.home in (lane.replica, NOWHERE)])
 
     def on_verdict(self, verdict: Verdict) -> None:
-        """Texts at that replica are sent to others, unless they may be to blame, or there is no other."""
+        """Texts at that replica are sent to others, unless they may be to blame, or there is no other. None of them
+        ever has a row: where those who have one are suspects, it is nobody here."""
         mine = [text for text in self._texts.values() if text.home == verdict.replica]
-        named = [text for text in mine if verdict.suspects is None or text.asked.request in verdict.suspects]
+        named = [text for text in mine if text.asked.request in (verdict.suspects or ())]
         self.blame([text.asked.request for text in named])
         self._again([text for text in mine if text not in named])
 

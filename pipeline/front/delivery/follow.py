@@ -16,6 +16,7 @@ async def follow(control: Control, backend: Backend, front: StageSpec) -> None:
     Raises IpcError when rings can't be attached to."""
     control.on("verdict", lambda fields: backend.on_verdict(Verdict.from_fields(fields)))
     control.on("away", lambda fields: backend.on_away(fields["replica"]))
+    control.on("proven", lambda fields: backend.on_proven(fields["replica"], fields["generation"]))
     came = {replica: asyncio.Event() for replica in sorted({ring.replica for ring in front.rings})}
 
     def take() -> None:
@@ -48,7 +49,8 @@ async def _follow_one(
         if last is not None and not backend.lanes.several:
             backend.blame(blamed(generation.ended, last.number, PREPROCESS.name))
         rings = FrontRings(**{flows[key]: handle for key, handle in generation.handles.items()})
-        backend.attach(rings, replica, generation.number, generation.weights)
+        about = replica, generation.number, generation.weights
+        backend.attach(rings, *about, on_trial=generation.on_trial)
         control.ready(generation)
         await backend.lanes[replica].closed.wait()
         await backend.detach(replica)

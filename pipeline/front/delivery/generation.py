@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipeline.front.delivery.keeping import TIMINGS, KeptAnswers
 from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, error_of
 from pipeline.front.delivery.live import CANCELLED, LiveRequests
 from pipeline.front.delivery.progress import Progress
-from pipeline.front.delivery.recall import GeneratedText, ended_of, over, recalled, remembered, unfinished
+from pipeline.front.delivery.recall import GeneratedText, ended_of, origins_of, over, recalled, remembered, unfinished
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.delivery.submission import Reservation, messages
 from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of
@@ -200,7 +201,8 @@ class Generation:
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         account = self._exchange.account
-        sent = messages(job.parts, progresses, account, self._deadline.ns)
+        waits = self._kept is None or self._kept.attended
+        sent = messages(job.parts, progresses, account, self._deadline.ns, background=not waits)
         if self._counts:
             self._count(account)
         streams = backend.submit(sent) if self._kept is None else self._submit_kept(self._kept, sent)
@@ -303,7 +305,6 @@ class Generation:
             return []
         first = self._begin(text)
         if self._kept is not None:
-            text.note_weights(self._kept)
             self._kept.note(records[:-1] if deltas[-1].reason is FinishReason.FAILED else records)
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
@@ -324,7 +325,14 @@ class Generation:
             text.pass_on = self._passing_on(text)
         if self._kept is not None:
             self._kept.note_begin(stream.request, stream.prompt_tokens, stream.cached_tokens)
+            self._note_origins(self._kept, stream, stream.weights)
         return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
+
+    def _note_origins(self, kept: KeptAnswer, stream: TokenStream, weights: Sequence[tuple[int, str]]) -> None:
+        """These, and later ones as they come."""
+        for first, one in weights:
+            kept.note_origin(stream.request, first, one)
+        stream.on_weights = partial(kept.note_origin, stream.request)
 
     async def _recall(self, kept: KeptAnswer, *, scored: bool) -> None:
         """Write what a front before has written, from its tokens: to the same bytes. Scores of a prompt are not
@@ -332,7 +340,12 @@ class Generation:
         if scored and kept.records:
             raise ApiError(500, "an answer with scores of its prompt does not outlive the front", kind=SERVER)
         texts = {text.stream.request: text for text in self._live}
-        taken = list(recalled(kept.records, texts))
+        taken, origins = list(recalled(kept.records, texts)), origins_of(kept)
+        for text in texts.values():
+            if text.begun:
+                noted, stream = origins.get(text.stream.request, []), text.stream
+                stream.computed_before(noted)
+                self._note_origins(kept, stream, [one for one in stream.weights if one not in noted])
         self._live = [text for text in self._live if text.stream.live]
         for text in self._live:
             if text.begun and self._job.streamed:
@@ -376,7 +389,6 @@ class Generation:
             if not exchange.keeps_up:
                 return False
             if kept is not None:
-                text.note_weights(kept)
                 kept.note(records)
             deltas = map(unpack_delta, records)
             if read is None:
@@ -391,6 +403,24 @@ class Generation:
 
         return pass_on
 
+    def _beginning(self, text: GeneratedText) -> PassOn:
+        """As `_passing_on`, of the only text: its first tokens with the head, without waking the task."""
+        exchange, outbox = self._exchange, self._delivery.backend.outbox
+
+        def begin(records: list[bytes], now_ns: int) -> bool:
+            if not exchange.keeps_up:
+                return False
+            deltas = list(map(unpack_delta, records))
+            events = self._begin(text) + (events_of(text.choice, deltas) if text.read is None else text.read(deltas))
+            text.stream.pass_on = text.pass_on
+            head = b"" if exchange.started else self._head  # a ping may have begun
+            exchange.begin_soon(head, b"".join(map(text.writer.write, events)), outbox)
+            self._written_ns = now_ns
+            text.progress.on_tokens(len(deltas), now_ns)
+            return True
+
+        return begin
+
     # ---- the answer ---------------------------------------------------------------------------------------------
 
     async def _stream(self) -> None:
@@ -402,6 +432,8 @@ class Generation:
         await self._accepted()
         if not wants_times(exchange):  # while there is time
             self._head = self._make_head()
+            if len(self._live) == 1 and self._kept is None:
+                self._live[0].pass_on = self._beginning(self._live[0])
         taken = await self._take()
         await self._start()
         while self._live:

@@ -13,6 +13,15 @@ class Guests(Protocol):
     """Told what the backend is told. Of deltas and replies those of requests that are not the front's own; False:
     nobody's."""
 
+    @property
+    def live(self) -> bool:
+        """They have requests here."""
+        ...
+
+    def flush(self) -> None:
+        """All deltas that came together have been told."""
+        ...
+
     def on_attached(self, lane: Lane) -> None: ...
 
     def on_detached(self, lane: Lane) -> None: ...
@@ -28,6 +37,11 @@ class Guests(Protocol):
 
 class NoGuests:
     """Of a front that is no node's."""
+
+    live = False
+
+    def flush(self) -> None:
+        pass
 
     def on_attached(self, lane: Lane) -> None:
         pass

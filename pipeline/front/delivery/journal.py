@@ -66,14 +66,6 @@ class Begun(_Record, frozen=True, tag=1):
     cached_tokens: int
 
 
-class Weighed(_Record, frozen=True, tag=5):
-    """From this token of a text on, from 0, it is computed with the weights of this id."""
-
-    request: int
-    first: int
-    weights: str
-
-
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An `ApiError`."""
 
@@ -104,14 +96,22 @@ class Tried(_Record, frozen=True, tag=4):
     seed: str
 
 
-_Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried | Weighed
+class Origin(_Record, frozen=True, tag=5):
+    """From token `first` of this text on, from 0, these weights compute it."""
+
+    request: int
+    first: int
+    weights: str
+
+
+_Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried | Origin
 _DECODER: msgspec.msgpack.Decoder[_Any] = msgspec.msgpack.Decoder(_Any)
 
 
 @dataclass(slots=True)
 class Found:
-    """An answer, as a front before has left it. `records`: deltas, `Begun` and `Weighed`, in the order of the
-    answer. `tried`: the front has ended while only this one was made again."""
+    """An answer, as a front before has left it. `records`: deltas, `Begun` and `Origin`, in the order of the answer.
+    `tried`: the front has ended while only this one was made again."""
 
     opened: Opened
     records: list[bytes] = field(default_factory=list)
@@ -132,21 +132,29 @@ def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
 
 
 def _renumbered(record: bytes, new: Mapping[int, int]) -> bytes:
-    if is_delta(record):
+    about = about_text(record)
+    if about is None:
         return renumbered_delta(record, new[delta_head(record)[0]])
-    about = about_of(record)
     return msgspec.structs.replace(about, request=new[about.request]).pack()
 
 
-def is_delta(record: bytes) -> bool:
-    return not record.startswith(_ABOUT)
-
-
-def about_of(record: bytes) -> Begun | Weighed:
-    """Of a text's record that is no delta."""
-    found = _DECODER.decode(memoryview(record)[len(_ABOUT) :])
-    assert isinstance(found, Begun | Weighed)
+def about_text(record: bytes) -> Begun | Origin | None:
+    """What a record of a text says; None: it is a delta."""
+    if not record.startswith(_ABOUT):
+        return None
+    found = _decoded(record)
+    assert isinstance(found, Begun | Origin)
     return found
+
+
+def opened_of(record: bytes) -> Opened:
+    found = _decoded(record)
+    assert isinstance(found, Opened)
+    return found
+
+
+def _decoded(record: bytes) -> _Any:
+    return _DECODER.decode(memoryview(record)[len(_ABOUT) :])
 
 
 def make_journal(kept_bytes: int) -> int:
@@ -163,7 +171,7 @@ class Journal:
     def __init__(self, fd: int, everything: Callable[[], list[bytes]]) -> None:
         """Raises CorruptLogError."""
         self._log, self._everything = ipc.Log(fd), everything
-        self._enough = _LEAST_BYTES
+        self._left = _LEAST_BYTES  # that may be appended before the log is looked through
         self.pending: list[bytes] = []
         self.written = 0
 
@@ -175,9 +183,12 @@ class Journal:
     def commit(self) -> None:
         pending = self.pending
         size = self._log.append(pending)
-        self.written += (size or sum(map(len, pending)) + _FRAME * len(pending)) + _OBJECT * len(pending)
+        if not size:
+            size, self._left = sum(map(len, pending)) + _FRAME * len(pending), 0
+        self.written += size + _OBJECT * len(pending)
         pending.clear()
-        if not size or self._log.used > self._enough:
+        self._left -= size
+        if self._left < 0:
             self.tidy()
 
     def forget(self, records: list[bytes]) -> None:
@@ -188,7 +199,7 @@ class Journal:
         """Only what is kept stays in the log."""
         if not self._log.rewrite(self._everything()):
             log.error("the journal has no room for what is kept: the next front will not know all of it")
-        self._enough = max(_LEAST_BYTES, 2 * self._log.used)
+        self._left = max(_LEAST_BYTES - self._log.used, self._log.used)
 
     def read(self) -> list[Found]:
         """What the front before has left, in order of arrival. Nothing of a log that can't be read."""
@@ -205,15 +216,15 @@ class Journal:
 def _sorted_out(records: Iterator[bytes]) -> list[Found]:
     found, by_request, tried = dict[str, Found](), dict[int, Found](), ""
     for record in records:
-        if is_delta(record):
+        if not record.startswith(_ABOUT):
             _add(by_request, delta_head(record)[0], record)
             continue
-        match _DECODER.decode(memoryview(record)[len(_ABOUT) :]):
+        match _decoded(record):
             case Opened() as opened:
                 one = found[opened.seed] = Found(opened)
                 with contextlib.suppress(*_UNREADABLE):  # `renumbered` says so, of this answer only
                     by_request |= dict.fromkeys(requests_of(opened), one)
-            case Begun(request) | Weighed(request):
+            case Begun(request) | Origin(request):
                 _add(by_request, request, record)
             case Ended(seed) as ended if seed in found:
                 found[seed].ended = ended

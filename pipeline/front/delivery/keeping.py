@@ -7,8 +7,9 @@ import logging
 import os
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Final
 
 import ipc
@@ -48,6 +49,15 @@ def _nowhere(_: str) -> None:
     """Before `restore`."""
 
 
+class Background(Enum):
+    """Whether an answer is made in the background, as OpenAI's Responses may be: a client that streams waits for it
+    nevertheless."""
+
+    NO = 0
+    STREAMED = 1
+    ALONE = 2
+
+
 class KeptAnswers:
     """Of one front. `log_fd`: the journal's memory, in which a front before may have written; without it a front's
     death ends them all. Made inside a running loop."""
@@ -55,7 +65,8 @@ class KeptAnswers:
     def __init__(self, settings: FrontSettings, log_fd: int | None = None) -> None:
         self._settings = settings
         self._answers: dict[str, KeptAnswer] = {}
-        self._complete: dict[str, KeptAnswer] = {}  # the oldest first
+        self._live: dict[str, KeptAnswer] = {}  # that are not complete, nor were when a front before ended
+        self._complete = _Complete()
         self._shown = 0  # bytes of events
         self._own_fd, self.journal = self._open(log_fd)
         self._route: Route = _nowhere
@@ -92,18 +103,21 @@ class KeptAnswers:
             raise ApiError(400, f"the header {name} must be a number from 0 to {most:g}", parameter=name)
         return float(asked)
 
-    async def serve(self, exchange: Exchange, seconds: float, make: Make, *, background: bool = False) -> None:
+    async def serve(
+        self, exchange: Exchange, seconds: float, make: Make, background: Background = Background.NO
+    ) -> None:
         """As `make` would, but its answer is kept. Raises ApiError, ClientGone."""
-        asked, full = DETACHED in exchange.headers or background, self._is_full(exchange.key)
+        asked = DETACHED in exchange.headers or background is not Background.NO
+        full = self._why_full(exchange.key)
         if full and not asked:
             await make(exchange)
             return
         if full:
-            raise retry_later(429, "there is no room to keep another answer; try again later", OVERLOADED)
+            raise retry_later(429, full, OVERLOADED)
         answer = self._new(exchange, seconds, asked=asked)
         exchange.metered = True
         answer.begin(make)
-        if not background:
+        if background is not Background.ALONE:
             await answer.play(exchange)
             return
         await answer.opening(exchange)
@@ -115,20 +129,33 @@ class KeptAnswers:
         own.seed, own.client_id, own.request_id = exchange.seed, exchange.client_id, exchange.request_id
         own.account, own.arrival_ns = exchange.account, time.monotonic_ns()
         own.kept_headers = tuple((name, exchange.headers[name]) for name in _SHAPING if name in exchange.headers)
-        answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self, asked=asked)
+        answer = self._answers[own.seed] = self._live[own.seed] = KeptAnswer(
+            own, exchange.key, seconds, self, asked=asked
+        )
         return answer
 
-    def _is_full(self, key: str) -> bool:
-        """Too full for another one of this key: what others hold beyond their share does not keep it out."""
-        if self._make_room(int(_FULL * self._settings.kept_bytes)):
-            return False
-        held = self._held()
-        return held[key] * len(held | {key: 0}) >= sum(held.values())
+    def _why_full(self, key: str) -> str:
+        """Too full for another one of this key, in memory or in the queue; empty if not."""
+        if not self._make_room(int(_FULL * self._settings.kept_bytes)) and _has_its_share(key, self._held()):
+            return "there is no room to keep another answer; try again later"
+        alone, most = self._alone(), self._settings.max_background
+        if alone.total() >= most and _has_its_share(key, alone):
+            told = f"{alone.total()} texts are generated here that no client waits for (pipeline.max_background)"
+            return f"{told}; try again when some of them are complete"
+        return ""
+
+    def _alone(self) -> Counter[str]:
+        """Texts of each key that wait or run though no client reads them."""
+        alone = Counter[str]()
+        for answer in self._live.values():
+            if not answer.attended:
+                alone[answer.key] += answer.texts
+        return alone
 
     def _held(self) -> Counter[str]:
         """Bytes of each key, roughly."""
-        held = Counter[str]()
-        for answer in self._answers.values():
+        held = self._complete.weights.copy()
+        for answer in self._live.values():
             held[answer.key] += answer.weight
         return held
 
@@ -211,8 +238,10 @@ class KeptAnswers:
         self._answers[own.seed] = answer
         answer.await_client()
         if answer.ended is not None:
-            self._complete[answer.seed] = answer
-        elif barren > _MOST_BARREN:
+            self._complete.add(answer)
+            return
+        self._live[answer.seed] = answer
+        if barren > _MOST_BARREN:
             log.error("request %s may have made a front fail %d times: it is refused", opened.seed, barren)
             answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
 
@@ -232,7 +261,7 @@ class KeptAnswers:
         if self._make_room(int(_TIGHT * most)) or self.used <= most:
             return
         held = self._held()
-        being_made = [one for one in reversed(self._answers.values()) if one.begun and not one.over]
+        being_made = [one for one in reversed(self._live.values()) if one.begun]
         if not being_made:
             return
         key = max((one.key for one in being_made), key=lambda key: held[key])
@@ -254,7 +283,7 @@ class KeptAnswers:
         held = self._held()
         while self.used > most and held:
             key = max(held, key=lambda key: held[key])
-            oldest = next((one for one in self._complete.values() if one.key == key), None)
+            oldest = self._complete.oldest(key)
             if oldest is None:
                 return False
             held[key] -= oldest.weight
@@ -264,10 +293,11 @@ class KeptAnswers:
     def over(self, answer: KeptAnswer) -> None:
         if answer.proof is not None:
             answer.proof.set()
-        if answer.opened is None:
+        self._live.pop(answer.seed, None)
+        if not answer.is_open:
             self.drop(answer)  # it was refused: its client knows
         elif answer.seed in self._answers:
-            self._complete[answer.seed] = answer
+            self._complete.add(answer)
 
     def drop(self, answer: KeptAnswer) -> None:
         if answer.seed in self._answers:
@@ -279,7 +309,8 @@ class KeptAnswers:
         del self._answers[answer.seed]
         if answer.proof is not None:
             answer.proof.set()
-        self._complete.pop(answer.seed, None)
+        self._live.pop(answer.seed, None)
+        self._complete.discard(answer)
         self._shown -= answer.size
         journal, about = self.journal, answer.everything
         if about:
@@ -308,6 +339,34 @@ class KeptAnswers:
         self.journal.close()
         if self._own_fd is not None:
             os.close(self._own_fd)
+
+
+class _Complete:
+    """Answers that wait for clients only, and what those of each key take: there may be tens of thousands, so that
+    nothing may look at each."""
+
+    def __init__(self) -> None:
+        self._weights: defaultdict[str, dict[KeptAnswer, int]] = defaultdict(dict)  # by key, the oldest first
+        self.weights = Counter[str]()  # by key
+
+    def add(self, answer: KeptAnswer) -> None:
+        self.discard(answer)
+        weight = self._weights[answer.key][answer] = answer.weight
+        self.weights[answer.key] += weight
+
+    def discard(self, answer: KeptAnswer) -> None:
+        own = self._weights[answer.key]
+        self.weights[answer.key] -= own.pop(answer, 0)
+        if not own:
+            del self._weights[answer.key], self.weights[answer.key]
+
+    def oldest(self, key: str) -> KeptAnswer | None:
+        return next(iter(self._weights.get(key, ())), None)
+
+
+def _has_its_share(key: str, held: Counter[str]) -> bool:
+    """What others hold beyond theirs does not keep it out."""
+    return held[key] * len(held.keys() | {key}) >= held.total()
 
 
 def _barren(found: Found) -> int:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline.front.delivery.job import Times
-from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, Weighed, size_of
+from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, Origin, opened_of, size_of
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
 from pipeline.front.http.line import Line
@@ -110,8 +110,8 @@ class _Listener:
 
 
 class KeptAnswer:
-    """`seconds`: how long it goes on without a client, and is kept afterwards. `opened`: its request, once that was
-    sent to preprocess. `asked`: its client has asked for it to be kept."""
+    """`seconds`: how long it goes on without a client, and is kept afterwards. `asked`: its client has asked for it
+    to be kept."""
 
     def __init__(
         self, exchange: KeptExchange, key: str, seconds: float, keeper: Keeper, *, asked: bool = True
@@ -119,9 +119,12 @@ class KeptAnswer:
         self.seed, self.key, self.seconds, self.asked = exchange.seed, key, seconds, asked
         self.exchange, self.keeper = exchange, keeper
         self._pending = keeper.journal.pending
-        self.opened: Opened | None = None
+        self._opened = b""  # `Opened`, packed: it is read again by the next front only
         self.records: list[bytes] = []  # of its texts, as in `Found`
         self.ended: Ended | None = None
+        self.texts = 1  # that it has in the queue, or that run
+        self.barren = 0  # see `Opened`
+        self.attended = False  # a client reads it
         self.size = 0
         self.pending = b""  # what stands for it until it is complete
         self.whole: tuple[int, bytes, bytes, Sequence[Header]] | None = None  # an answer in one piece
@@ -149,8 +152,13 @@ class KeptAnswer:
         return self._task is not None
 
     @property
-    def barren(self) -> int:
-        return 0 if self.opened is None else self.opened.barren
+    def is_open(self) -> bool:
+        """Its request was sent to preprocess."""
+        return bool(self._opened)
+
+    @property
+    def opened(self) -> Opened:
+        return opened_of(self._opened)
 
     @property
     def over(self) -> bool:
@@ -158,7 +166,8 @@ class KeptAnswer:
 
     def resume(self, found: Found, barren: int) -> None:
         """It is made again, behind what a front before has left."""
-        self.opened = msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records))
+        self._open(msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records)))
+        self.barren = barren
         self.records, self.ended, self.asked = found.records, found.ended, found.opened.asked
         if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
             self.error = error_of(self.ended.failure)
@@ -201,22 +210,30 @@ class KeptAnswer:
     def open(self, end: bytes, pending: bytes, submits: Sequence[Submit]) -> None:
         """Its request is sent to preprocess. `end`: of its events."""
         self._end, self.pending = end, pending
-        if self.opened is None:
+        if not self.is_open:
             exchange = self.exchange
-            self.opened = Opened(
+            self._open(Opened(
                 self.seed, exchange.created, exchange.arrival_ns, exchange.path, exchange.kept_headers, self.key,
                 exchange.content or b"", self.seconds, tuple(submit.pack() for submit in submits), asked=self.asked,
-            )  # fmt: skip
+            ))  # fmt: skip
             exchange.content = None
-            self._pending.append(self.opened.pack())
+            self.texts = sum(len(submit.choices) for submit in submits)
+            self._pending.append(self._opened)
             self.keeper.commit()
         self._wake_all()
+
+    def _open(self, opened: Opened) -> None:
+        self._opened = opened.pack()
 
     def note_begin(self, request: int, prompt_tokens: int, cached_tokens: int) -> None:
         self.note([Begun(request, prompt_tokens, cached_tokens).pack()])
 
-    def note_weights(self, request: int, first: int, weights: str) -> None:
-        self.note([Weighed(request, first, weights).pack()])
+    def note_origin(self, request: int, first: int, weights: str) -> None:
+        """That is no proof that anything comes of it."""
+        if weights and not self._dropped:
+            record = Origin(request, first, weights).pack()
+            self.records.append(record)
+            self._pending.append(record)
 
     def note(self, records: list[bytes]) -> None:
         """Deltas, about to be written."""
@@ -250,7 +267,7 @@ class KeptAnswer:
     def _conclude(self, failure: Failure | None) -> None:
         if self.ended is None:
             self.ended = Ended(self.seed, self._times, failure)
-            if self.opened is not None and not self._dropped:
+            if self.is_open and not self._dropped:
                 self._pending.append(self.ended.pack())
         self.keeper.commit()
 
@@ -348,7 +365,7 @@ class KeptAnswer:
 
     async def opening(self, exchange: Exchange) -> None:
         """Until its request was sent to preprocess. Raises ApiError if it was refused, ClientGone."""
-        await self._until(exchange, lambda: self.opened is not None or self.error is not None)
+        await self._until(exchange, lambda: self.is_open or self.error is not None)
         if self.error is not None:
             raise self.error
 
@@ -397,6 +414,7 @@ class KeptAnswer:
     def _attended(self, listener: _Listener) -> Iterator[_Listener]:
         listener.exchange.connection.on_lost.add(listener.lose)
         self._listeners.add(listener)
+        self.attended |= listener.reads
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -408,6 +426,7 @@ class KeptAnswer:
 
     def _leave(self, listener: _Listener) -> None:
         self._listeners.discard(listener)
+        self.attended = any(other.reads for other in self._listeners)
         if self._dropped and not self._listeners and not self.over:
             self.exchange.connection.lose("the client closed the connection")
         self.await_client()
@@ -445,14 +464,13 @@ class KeptAnswer:
     @property
     def weight(self) -> int:
         """Its bytes, roughly, at once."""
-        request = 0 if self.opened is None else len(self.opened.body) + sum(map(len, self.opened.submits))
-        return request + self.size + _RECORD * len(self.records)
+        return len(self._opened) + self.size + _RECORD * len(self.records)
 
     @property
     def releasable(self) -> bool:
         """It need not be kept to be read to its end: a client is there that never asked for more."""
         there = all(one.reads and not one.exchange.gone for one in self._listeners)
-        return not self.asked and self.opened is not None and bool(self._listeners) and there
+        return not self.asked and self.is_open and bool(self._listeners) and there
 
     def release(self) -> None:
         """It goes on for the clients that are there, and is not kept any more."""
@@ -470,9 +488,9 @@ class KeptAnswer:
     @property
     def everything(self) -> list[bytes]:
         """For the journal."""
-        if self.opened is None:
+        if not self.is_open:
             return []
-        return [self.opened.pack(), *self.records, *([] if self.ended is None else [self.ended.pack()])]
+        return [self._opened, *self.records, *([] if self.ended is None else [self.ended.pack()])]
 
 
 class KeptExchange(Exchange):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 import ipc
@@ -63,9 +64,10 @@ class Lane:
         self.verdict: Verdict | None = None  # who may be to blame for the end of this generation
         self.away = False  # it does not come back soon
         self.weights = ""  # id of those that this generation is computed with
+        self.on_trial = False  # those have not answered yet
 
-    def attach(self, client: LaneClient, generation: int, weights: str) -> None:
-        self.client, self.generation, self.weights = client, generation, weights
+    def attach(self, client: LaneClient, generation: int, weights: str, *, on_trial: bool = False) -> None:
+        self.client, self.generation, self.weights, self.on_trial = client, generation, weights, on_trial
         self.detached, self.away = False, False
         if self.verdict is not None and self.verdict.generation < generation:
             self.verdict = None
@@ -73,8 +75,8 @@ class Lane:
 
     @property
     def up(self) -> bool:
-        """Records can be sent there."""
-        return self.client is not None and not self.closed.is_set()
+        """Requests can be sent there."""
+        return self.client is not None and not self.closed.is_set() and not self.on_trial
 
 
 class Lanes:
@@ -87,6 +89,7 @@ class Lanes:
         self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
         self._unable: set[int] = set()  # replicas where no request can be deterministic
         self.newest = ""  # weights that replicas are being given, while they are
+        self.only: Lane | None = None  # that is up, if only one is: where the next request goes
         self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
         for replica in range(replicas):
             router.replica_down(replica)
@@ -130,12 +133,12 @@ class Lanes:
         """One of these replicas (None: of all), but none of the others, that is up; None if there is none. `output`:
         tokens that are there already. One that is to be deterministic goes where it can be; if that is nowhere, it is
         refused wherever it goes, or waits if it has begun."""
+        if self._unable and (output or self._any_able) and unpack_request(submit.params).deterministic:
+            without = {*without, *self._unable}
         if not self.several:
             return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
         request = unpack_request(submit.params)
-        if request.deterministic and self._unable and (output or self._any_able):
-            without = {*without, *self._unable}
         root = _root_of(request)
         return self._router.pick(prompt, among, without=without, root=root, output=output)
 
@@ -159,11 +162,17 @@ class Lanes:
         """Its client is attached."""
         able = lane.client is None or lane.client.deterministic
         (self._unable.discard if able else self._unable.add)(lane.replica)
+        self._find_only()
         self._router.replica_up(lane.replica)
 
     def down(self, lane: Lane) -> None:
         """Nothing can be sent there any more. Twice is harmless."""
+        self._find_only()
         self._router.replica_down(lane.replica)
+
+    def _find_only(self) -> None:
+        up = list(islice((lane for lane in self._lanes if lane.up), 2))
+        self.only = up[0] if len(up) == 1 else None
 
     def on_load(self, replica: int, others: int) -> None:
         """So many requests of other fronts are there."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Reader, events_of
-from pipeline.front.delivery.journal import Begun, about_of, is_delta, submits_of
+from pipeline.front.delivery.journal import Begun, Origin, about_text, submits_of
 from pipeline.front.delivery.kept import KeptAnswer
 from pipeline.front.delivery.progress import Progress
-from pipeline.front.delivery.stream import PassOn, TokenStream
+from pipeline.front.delivery.stream import PassOn, TokenStream, note_weights
 from pipeline.front.http.errors import SERVER, ApiError
 from pipeline.wire.delta import FinishReason, delta_head, unpack_delta
 from pipeline.wire.request import Choice, Submit
@@ -31,24 +31,14 @@ class GeneratedText:
     begun: bool = False
     reason: FinishReason = FinishReason.NONE  # of its end, when the last token has arrived
     pass_on: PassOn | None = None  # once the stream to the client has begun
-    noted: list[tuple[int, str]] = field(default_factory=list)  # of the stream's weights, what the journal has
-
-    def note_weights(self, kept: KeptAnswer) -> None:
-        """Before tokens that they have computed are written down."""
-        if self.noted != (weights := self.stream.weights):
-            for first, one in weights:
-                if (first, one) not in self.noted:
-                    kept.note_weights(self.stream.request, first, one)
-            self.noted = [*weights]
 
 
 def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]:
     """What was sent to preprocess, for texts behind the tokens that a front before has got. Raises ApiError 500."""
-    assert kept.opened is not None  # its request was sent
     output: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     attempts = defaultdict[int, int](int)
     for record in kept.records:
-        if is_delta(record):
+        if about_text(record) is None:
             request, attempts[request], _, token, _ = delta_head(record)
             output[request].append(token)
     submits = [
@@ -56,7 +46,7 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
             [
                 msgspec.structs.replace(
                     choice,
-                    attempt=attempts[choice.request] + kept.opened.barren,
+                    attempt=attempts[choice.request] + kept.barren,
                     output=output[choice.request].tobytes(),
                 )
                 for choice in submit.choices
@@ -74,10 +64,19 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
 
 def ended_of(kept: KeptAnswer) -> set[int]:
     """Texts that need no more tokens: all of an answer that has ended."""
-    if kept.ended is not None and kept.opened is not None:
+    if kept.ended is not None and kept.is_open:
         return {choice.request for submit in submits_of(kept.opened) for choice in submit.choices}
-    heads = [delta_head(record) for record in kept.records if is_delta(record)]
+    heads = [delta_head(record) for record in kept.records if about_text(record) is None]
     return {request for request, _, _, _, reason in heads if reason}
+
+
+def origins_of(kept: KeptAnswer) -> dict[int, list[tuple[int, str]]]:
+    """Of each text which weights have computed it, as `TokenStream.weights` has it."""
+    origins = defaultdict[int, list[tuple[int, str]]](list)
+    for record in kept.records:
+        if isinstance(origin := about_text(record), Origin):
+            note_weights(origins[origin.request], origin.first, origin.weights)
+    return origins
 
 
 def unfinished(submits: Sequence[Submit], ended: set[int]) -> list[Submit]:
@@ -91,21 +90,16 @@ def recalled(
 ) -> Iterator[tuple[GeneratedText, list[Event]]]:
     """The events of an answer, in their order, from what was written down of it. `texts`: by request."""
     for record in records:
-        if not is_delta(record):
-            about = about_of(record)
-            text = texts[about.request]
+        about = about_text(record)
+        if about is not None:
             if isinstance(about, Begun):
-                yield _begin(about, text)
-            else:
-                text.noted.append((about.first, about.weights))
+                yield _begin(about, texts[about.request])
             continue
         delta = unpack_delta(record)
         text = texts[delta.request]
         text.reason = delta.reason
         text.progress.recall()
         yield text, events_of(text.choice, [delta]) if text.read is None else text.read([delta])
-    for text in texts.values():
-        text.stream.computed_before(text.noted)
 
 
 def _begin(begun: Begun, text: GeneratedText) -> tuple[GeneratedText, list[Event]]:

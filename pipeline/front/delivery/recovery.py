@@ -83,8 +83,7 @@ class Recovery:
     def on_verdict(self, lane: Lane, verdict: Verdict) -> None:
         """After all that its rings held has been read."""
         mine = [stream for stream in self._streams.values() if stream.live and stream.home == lane.replica]
-        suspects = None if verdict.suspects is None else frozenset(verdict.suspects)
-        named = [stream for stream in mine if suspects is None or shares(stream, suspects)]
+        named = self._named(mine, lane, verdict)
         for stream in self._suspects.name(named, alone=verdict.culprit != PREPROCESS.name):
             log.error("request %016x made a replica fail twice: it is refused", stream.request)
             stream.fail(conviction())
@@ -99,6 +98,15 @@ class Recovery:
             text = "replica %d: %d requests go on elsewhere, %d that may have made it fail wait for it"
             log.warning(text, lane.replica, len(moving), kept)
         self._invite()
+
+    @staticmethod
+    def _named(mine: Iterable[TokenStream], lane: Lane, verdict: Verdict) -> list[TokenStream]:
+        """Where nobody knows who had a row: those that were accepted in that generation. What still waited to be read
+        there has done nothing."""
+        if verdict.suspects is None:
+            return [stream for stream in mine if stream.accepted_in == (lane.replica, verdict.generation)]
+        suspects = frozenset(verdict.suspects)
+        return [stream for stream in mine if shares(stream, suspects)]
 
     # ---- suspects ---------------------------------------------------------------------------------------------
 

@@ -30,12 +30,12 @@ class TokenStream:
         "_failure",
         "_limit",
         "_over",
-        "_pass_on",
         "_pushed_ns",
         "_records",
         "_scores",
         "_waiter",
         "accepted",
+        "accepted_in",
         "attempt",
         "cached_tokens",
         "choice",
@@ -43,6 +43,8 @@ class TokenStream:
         "held",
         "home",
         "on_overrun",
+        "on_weights",
+        "pass_on",
         "prefilling",
         "prompt_tokens",
         "reports_acceptance",
@@ -71,10 +73,12 @@ class TokenStream:
         self.waited_ns: int | None = None  # in the queue
         self.work: Work | None = None  # what the devices had done when it got a row
         self.accepted = False  # it is in the queue, or past it
+        self.accepted_in: tuple[int, int] | None = None  # replica and generation that have said so last
         self.held = False  # its reader waits for something else before it reads: that is not the client's fault
         self.strikes = 0  # how often it made preprocess fail
         self.home = 0  # the replica that it was sent to; NOWHERE: it waits for any
         self.weights: list[tuple[int, str]] = []  # from this token on, from 0, it is computed with these
+        self.on_weights: Callable[[int, str], None] | None = None  # told when they change
         self.prefilling = False  # its replica has not yet said anything since; known where there are several
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
@@ -82,7 +86,7 @@ class TokenStream:
         self._records: list[bytes] = []
         self._over = False
         self._failure: Exception | None = None
-        self._pass_on: PassOn | None = None
+        self.pass_on: PassOn | None = None  # gets records while the reader waits
         self._waiter: asyncio.Future[None] | None = None
         self.reports_acceptance = False  # by waking its reader
 
@@ -98,19 +102,14 @@ class TokenStream:
 
     def computed_with(self, weights: str) -> None:
         """From its next token on."""
-        if self.weights and self.weights[-1][0] == len(self.tokens):
-            del self.weights[-1]
-        if not self.weights or self.weights[-1][1] != weights:
-            self.weights.append((len(self.tokens), weights))
+        if note_weights(self.weights, len(self.tokens), weights) and self.on_weights is not None:
+            self.on_weights(len(self.tokens), weights)
 
     def computed_before(self, weights: Sequence[tuple[int, str]]) -> None:
-        """As a front before has left it; it goes on with those that it has now."""
-        now, self.weights = self.weights, []
-        for first, one in (*weights, *now):
-            while self.weights and self.weights[-1][0] >= first:
-                del self.weights[-1]
-            if not self.weights or self.weights[-1][1] != one:
-                self.weights.append((first, one))
+        """As far as it has tokens already, with these."""
+        now, self.weights = self.weights, [one for one in weights if one[0] < len(self.tokens)]
+        for first, one in now:
+            note_weights(self.weights, first, one)
 
     def note(self, token: int, last: int) -> None:
         """A delta with this token has arrived; `push` follows."""
@@ -144,10 +143,10 @@ class TokenStream:
             self._overrun()
 
     def _passed_on(self, now_ns: int) -> bool:
-        if self._pass_on is None or self._over:
+        if self.pass_on is None or self._over:
             return False
         try:
-            passed_on = self._pass_on(self._records, now_ns)
+            passed_on = self.pass_on(self._records, now_ns)
         except Exception as error:  # noqa: BLE001 - it concerns this stream only
             self.fail(error)
             return True
@@ -191,7 +190,7 @@ class TokenStream:
     def wake(self, waiter: asyncio.Future[None], pass_on: PassOn | None = None) -> None:
         """Set this future as soon as something happens; other streams may share it. Records that arrive until then
         are given to `pass_on` first."""
-        self._waiter, self._pass_on = waiter, pass_on
+        self._waiter, self.pass_on = waiter, pass_on
 
     def _overrun(self) -> None:
         self._records.clear()
@@ -203,3 +202,13 @@ class TokenStream:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def note_weights(noted: list[tuple[int, str]], first: int, weights: str) -> bool:
+    """From token `first` on it is these; whether that is news. What was to come from there on did not."""
+    while noted and noted[-1][0] >= first:
+        del noted[-1]
+    if noted and noted[-1][1] == weights:
+        return False
+    noted.append((first, weights))
+    return True

@@ -13,17 +13,28 @@ from pipeline.front.http.errors import ApiError
 from pipeline.wire.request import ALL_SCORED, NOBODY, Choice, Owner, Submit, choose_seeds
 
 _CHARACTERS: Final = 4  # of a token, in the mean: for a guess
+_BACKGROUND: Final = 0.25  # of its key's weight has what no client waits for
 
 
 def messages(
-    parts: Sequence[Part], progresses: Sequence[Progress], account: Account | None, deadline_ns: int
+    parts: Sequence[Part],
+    progresses: Sequence[Progress],
+    account: Account | None,
+    deadline_ns: int,
+    *,
+    background: bool = False,
 ) -> list[Submit]:
-    """One for each part. Raises ApiError 400."""
+    """One for each part. `background`: no client waits for them. Raises ApiError 400."""
     left = iter(progresses)
-    return [_message(part, list(islice(left, part.choices)), account, deadline_ns) for part in parts]
+    return [
+        _message(
+            part, list(islice(left, part.choices)), _owner(account, part.params.priority, background), deadline_ns
+        )
+        for part in parts
+    ]  # fmt: skip
 
 
-def _message(part: Part, progresses: Sequence[Progress], account: Account | None, deadline_ns: int) -> Submit:
+def _message(part: Part, progresses: Sequence[Progress], owner: Owner, deadline_ns: int) -> Submit:
     describe(part, progresses)
     seeds = choose_seeds(part.params, part.choices)
     scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
@@ -35,7 +46,7 @@ def _message(part: Part, progresses: Sequence[Progress], account: Account | None
         add_special=part.add_special,
         arrival_ns=progresses[0].arrival,
         plain=part.plain,
-        owner=_owner(account, part.params.priority),
+        owner=owner,
         deadline_ns=deadline_ns,
     )
 
@@ -47,15 +58,17 @@ def describe(part: Part, progresses: Sequence[Progress]) -> None:
         progress.repeats = progress is not progresses[0]
 
 
-def _owner(account: Account | None, priority: int) -> Owner:
+def _owner(account: Account | None, priority: int, background: bool) -> Owner:
     """Raises ApiError 400 for a class before that of the key."""
     if account is None:
-        return Owner(priority=priority) if priority else NOBODY
-    key = account.key
-    if priority < 0 and not key.operator:
-        told = f"priority is {priority}, expected at least 0: it is added to the API key's own"
-        raise ApiError(400, told, parameter="priority")
-    return Owner(key.number, key.weight, key.priority + priority)
+        owner = Owner(priority=priority) if priority else NOBODY
+    else:
+        key = account.key
+        if priority < 0 and not key.operator:
+            told = f"priority is {priority}, expected at least 0: it is added to the API key's own"
+            raise ApiError(400, told, parameter="priority")
+        owner = Owner(key.number, key.weight, key.priority + priority)
+    return owner.in_background(_BACKGROUND) if background else owner
 
 
 class Reservation:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
 from dataclasses import dataclass
 from typing import Final, Self
 
+import ipc
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.stats import Counters, FrontCounter
 from pipeline.wire.span import RequestSpan
@@ -52,21 +52,23 @@ def operation_of(path: str) -> str:
 
 
 class Tracing:
-    """Sends spans to the exporter's socket, which holds a bounded number of them: without waiting; those for which
-    there is no room are dropped and counted. Whether an exporter is there, nobody here knows."""
+    """Writes spans to the exporter's ring, whose descriptors this takes over: without waiting; those for which there
+    is no room are dropped and counted. Whether an exporter is there makes no other difference."""
 
-    def __init__(self, fd: int, counters: Counters) -> None:
-        self._socket, self._counters = socket.socket(fileno=fd), counters
-        self._socket.setblocking(False)
+    def __init__(self, handle: ipc.RingHandle, counters: Counters) -> None:
+        """Raises IpcError."""
+        self._ring, self._counters = ipc.ByteRing.from_handle(handle), counters
+        self._producer = self._ring.producer(label="front")
 
     def close(self) -> None:
-        self._socket.close()
+        self._producer.close()
+        self._ring.close()
 
     def send(self, span: RequestSpan) -> None:
         span.message = span.message[:_LONGEST_MESSAGE]
         try:
-            self._socket.send(span.pack())
-        except OSError:  # full, or larger than any
+            self._producer.write(span.pack(), timeout=0)
+        except (ipc.IpcError, ValueError):  # full, or larger than any
             self._counters.add(FrontCounter.SPANS_DROPPED)
         else:
             self._counters.add(FrontCounter.SPANS)

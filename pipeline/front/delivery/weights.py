@@ -56,7 +56,7 @@ class WeightsControl:
         self._control, self._backend = control, backend
         self.report: Report = {"state": "idle", "change": None}
         self._calls = set[_Call]()
-        self._probes = set[asyncio.Task[None]]()
+        self._probes = dict[int, asyncio.Task[None]]()  # by replica
         control.on("weights", self._on_report)
         control.on("probe", self._on_probe)
 
@@ -88,9 +88,10 @@ class WeightsControl:
             call.take(report)
 
     def _on_probe(self, fields: Mapping[str, Any]) -> None:
-        task = asyncio.create_task(self._probe(fields["replica"], fields["generation"]))
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
+        replica = fields["replica"]
+        if (last := self._probes.get(replica)) is not None:
+            last.cancel()  # of a generation that has ended
+        self._probes[replica] = asyncio.create_task(self._probe(replica, fields["generation"]))
 
     async def _probe(self, replica: int, generation: int) -> None:
         self._control.answered(replica, generation, await probe(self._backend, replica))

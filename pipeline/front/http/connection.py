@@ -52,6 +52,7 @@ class Connection(Line):
         self._parser: RequestParser | None = RequestParser(self, self.settings)
         self._read_paused = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete, or none is there
+        self._slow_at = 0.0  # on the loop's clock, the end of the limit; the timer may run before. 0: there is none
         self._receiving = self._in_headers = False
         self._fault: ApiError | None = None  # closes the connection once all requests before it are answered
         self._queue: deque[Exchange] = deque()  # behind the active one
@@ -79,7 +80,7 @@ class Connection(Line):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._serving.connections.discard(self)
-        self._limit_request(None)
+        self._stop_limiting()
         for exchange in (self._active, self._newest):
             if exchange is not None:
                 exchange.break_off()
@@ -90,7 +91,7 @@ class Connection(Line):
     def _leave(self) -> None:
         if self._leaving or self.transport.is_closing():
             return
-        self._limit_request(None)
+        self._stop_limiting()
         self._queue.clear()
         self._begin_close()
         self.pace_reading()
@@ -154,8 +155,6 @@ class Connection(Line):
         self._in_headers = False
         self._limit_request(self.settings.body_timeout_s)
         self._newest = Exchange(head, self, self._serving.bodies)
-        if head.method == "POST":
-            self._serving.announce()
         if self._active is None:
             self._start(self._newest)
         else:
@@ -180,6 +179,8 @@ class Connection(Line):
             self._linger()
         if self._leaving or self._fault is not None or self._parser is None:
             return
+        if self._active is None and data.startswith(b"POST"):  # usually all of it: the sooner it is announced
+            self._serving.announce()
         try:
             self._parser.feed(data)
         except ApiError as fault:
@@ -206,9 +207,28 @@ class Connection(Line):
         return len(self._queue) >= _MAX_PIPELINED
 
     def _limit_request(self, seconds: float | None) -> None:
+        """A timer that would run before is left alone: most requests are over long before."""
+        self._slow_at = 0.0 if seconds is None else self._loop.time() + seconds
+        if self._slow_at and (self._slow is None or self._slow.when() > self._slow_at):
+            self._time()
+
+    def _time(self) -> None:
         if self._slow is not None:
             self._slow.cancel()
-        self._slow = None if seconds is None else self._loop.call_later(seconds, self._too_slow)
+        self._slow = self._loop.call_at(self._slow_at, self._on_time)
+
+    def _on_time(self) -> None:
+        self._slow = None
+        if self._slow_at > self._loop.time():
+            self._time()
+        elif self._slow_at:
+            self._too_slow()
+
+    def _stop_limiting(self) -> None:
+        self._slow_at = 0.0
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
 
     def _too_slow(self) -> None:
         if self._answering and self._incomplete is not self._active:

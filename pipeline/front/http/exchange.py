@@ -189,6 +189,12 @@ class Exchange(Response):
         Nothing else writes there before the answer ends."""
         outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
+    def begin_soon(self, head: bytes, body: bytes, outbox: Outbox) -> None:
+        """As `begin` and `write_soon`. `head`: as `head` has made it last."""
+        self.started = True
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        outbox.put(self.connection.transport, head + chunk)
+
     async def respond(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Sequence[Header] = ()
     ) -> None:

@@ -86,6 +86,8 @@ class RouterLink:
                     return
             elif frame.kind is Kind.REQUESTS:
                 self._on_requests(frame)
+            elif frame.kind is Kind.COMING:
+                self._hub.announce(self._hub.lane(frame.lane))
             elif frame.kind is Kind.CLOSED:
                 self.connection.abort(f"the router says: {frame.payload.decode(errors='replace')}")
             elif frame.kind is not Kind.BEAT:
@@ -202,6 +204,11 @@ class RouterLink:
             self._writing = True
             self._loop.call_soon(self._write)
 
+    def flush(self) -> None:
+        """What there is need not wait for the end of this pass."""
+        if self._writing:
+            self._write()
+
     def _write(self) -> None:
         """What a request's reply says was known before its first token: replies go first."""
         self._writing = False
@@ -305,6 +312,18 @@ class RouterLinks:
     @property
     def lanes(self) -> Lanes:
         return self._backend.lanes
+
+    def announce(self, lane: Lane) -> None:
+        """A request is about to come to it."""
+        self._backend.announce(lane)
+
+    @property
+    def live(self) -> bool:
+        return any(link.live for link in self._links.values())
+
+    def flush(self) -> None:
+        for link in self._every:
+            link.flush()
 
     def is_deterministic(self, lane: Lane) -> bool:
         return self._backend.is_deterministic(lane.replica)

@@ -77,7 +77,9 @@ class RemoteClient:
         return self._sent - self._taken
 
     def wake(self) -> None:
-        """Before there is a request: at another machine nobody is."""
+        """Who will get the request that is being read."""
+        self._connection.send(Kind.COMING, b"", self._lane, self.generation)
+        self._connection.flush()
 
     def try_send(self, record: bytes) -> bool:
         """False when there is no room now, or other records wait for it. Raises RingClosed."""
@@ -117,9 +119,12 @@ class RemoteClient:
         self._flush_soon()
 
     def _send(self, record: bytes) -> None:
+        alone = not self._under_way
         for payload in batches([record]):
             self._connection.send(Kind.REQUESTS, payload, self._lane, self.generation)
         self._sent += len(record)
+        if alone:  # it need not wait for others of this pass
+            self._connection.flush()
 
     # ---- what the node says ---------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class Changes:
         self._check: CheckProcess | None = None
         self._leaving: int | None = None  # pid of what is to be dead before others take its place
         for replica in replicas:
-            replica.weights = weights
+            replica.give_weights(weights)
 
     @property
     def due(self) -> float:
@@ -95,6 +95,9 @@ class Changes:
             self._fail(replica, f"it does not answer: {fields['why']}")
             return
         self._rollout.on_answered(number)
+        replica.give_weights(replica.weights)
+        for front in self._fronts():
+            _send(front, "proven", {"replica": number, "generation": replica.generation})
         log.warning("%sweights %s serve", replica.title, replica.weights)
         self._tell()
 
@@ -148,7 +151,7 @@ class Changes:
 
     def _replace(self, replica: Replica) -> None:
         """With what the rollout says that it is to have."""
-        replica.weights = self._rollout.weights[replica.number].id
+        replica.give_weights(self._rollout.weights[replica.number].id, on_trial=True)
         log.warning("%sloading the weights %s", replica.title, replica.weights)
         self._end(replica)
         self._tell()
@@ -160,7 +163,7 @@ class Changes:
     def _roll_back(self, replica: Replica, why: str) -> None:
         assert self._rollout.change is not None
         self._rollout.on_failed(replica.number, without_paths(why, self._rollout.change.folder))
-        replica.weights = self._rollout.weights[replica.number].id
+        replica.give_weights(self._rollout.weights[replica.number].id)
         log.error("%sthe new weights do not serve, the old ones %s again: %s", replica.title, replica.weights, why)
         self._tell()
 

@@ -1,12 +1,12 @@
 """What a router's front takes of its CPU, on this machine: `costs.MEASURED`, for the simulation.
 
     python -m scripts.bench.nodes.measure              half a minute
-    python -m scripts.bench.nodes.measure --rounds 1
+    python -m scripts.bench.nodes.measure --rounds 1 --step-ms 0.5
 
 A router before one node whose device takes 2 ms a step: its frames come as often as those of twenty nodes with a
-910B4, so that caches are as warm. Many streams, few, and requests of one token; CPU time of the front alone, without
-its client. And the decision by itself, by the number of lanes, for chats whose system prompt is on all of them; one
-node leaves none to be taken.
+910B4, so that caches are as warm; with 0.5 ms as those of eighty. Many streams, few, and requests of one token; CPU
+time of the front alone, without its client. And the decision by itself, by the number of lanes, for chats whose
+system prompt is on all of them; one node leaves none to be taken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -35,14 +34,13 @@ from scripts.bench.overhead.client import Question, read_streams
 from scripts.bench.overhead.device import Device
 from scripts.bench.router import linked
 from scripts.lab.arguments import count as some
-from scripts.lab.arguments import parser, say
+from scripts.lab.arguments import parser, positive, say
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import exit_when_told
 from scripts.lab.server import Server
 from scripts.lab.table import columns
 
-_STEP_MS: Final = 2.0
 _ROWS = 32
 LOADS = ((32, 1000, 1), (4, 1000, 1), (32, 1, 10))
 """Streams at once, tokens of each, and how often."""
@@ -55,13 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where nothing could be measured."""
     made = parser(__doc__)
     made.add_argument("--rounds", type=some, default=3)
+    made.add_argument("--step-ms", type=positive, default=2.0, help="of the node's device")
     options = made.parse_args(arguments)
     exit_when_told()
     times = {lanes: decision_us(lanes) for lanes in LANES}
     print(columns(("lanes", "decision, µs"), list(times.items())))
     try:
         with tempfile.TemporaryDirectory() as name:
-            config = Device(_STEP_MS).write(Path(name) / "device.yaml", _ROWS)
+            config = Device(options.step_ms).write(Path(name) / "device.yaml", _ROWS)
             with linked(config, Path(name)) as (router, _):
                 rounds = [_measure(router, number) for number in range(1 + options.rounds)][1:]
     except (BenchError, OpensslError, OSError) as error:

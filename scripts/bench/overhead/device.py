@@ -119,7 +119,7 @@ def serve_bare_steps(file: Path, pipe: Connection) -> None:
 
 def bare_steps(runner: Runner, rows: int, steps: int, *, greedy: bool) -> NDArray[np.int64]:
     """Drives the runner with nothing around it."""
-    step = _step(runner, rows, greedy=greedy)
+    step = step_of(runner, rows, greedy=greedy)
     ends = np.zeros(steps + 1, np.int64)
     for number in range(steps + 1):
         step()
@@ -127,7 +127,8 @@ def bare_steps(runner: Runner, rows: int, steps: int, *, greedy: bool) -> NDArra
     return np.diff(ends)
 
 
-def _step(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
+def step_of(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
+    """Takes a step of so many rows; with `greedy` the device gives token ids instead of logits."""
     bucket = next(shape for shape in runner.facts.buckets if shape.rows >= rows)
     binding = runner.bind(step_inputs(runner.facts, bucket, _BARE_CONTEXT, rows))
     if greedy:

@@ -211,6 +211,7 @@ def _genai(width: str, place: Place) -> list[str]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
+        "TBB_PARTITIONER": "AUTO",
         "INFERENCE_NUM_THREADS": place.threads,
     }
     program = [str(GENAI.python(place.cache)), str(Path(__file__).with_name("serve_genai.py"))]

@@ -34,7 +34,7 @@ Document = Mapping[str, Any]
 def check_manifests(wheel: Path | None) -> list[str]:
     """What is not as its schema says. `wheel`: of kubernetes-validate, in place of a download. Raises BenchError."""
     schemas = Schemas(wheel or _download())
-    return [f"{name}: {text}" for name, document in documents() for text in _mistakes(schemas, document)]
+    return [f"{name}: {text}" for name, document in documents() for text in mistakes(schemas, document)]
 
 
 def documents() -> Iterator[tuple[str, Document]]:
@@ -84,7 +84,7 @@ class Schemas:
             raise BenchError(f"Kubernetes {version} has no {name}") from None
 
 
-def _mistakes(schemas: Schemas, document: Document) -> list[str]:
+def mistakes(schemas: Schemas, document: Document) -> list[str]:
     what = f"{document['kind']} {document['metadata']['name']}"
     if document["apiVersion"].startswith(_FOREIGN):
         print(f"not checked: {what} ({document['apiVersion']})")

@@ -15,7 +15,8 @@ from model.errors import ModelError
 from model.families import read_spec_file
 from model.families.canonical import recipes
 from pipeline.config import Configuration, ConfigurationError, load_configuration, load_folder
-from pipeline.runtime.engines import facts_of, fixed_tokens
+from pipeline.runtime.deterministic import fixed_tokens
+from pipeline.runtime.engines import facts_of
 from scripts.lab.server import WARM
 from scripts.tools.family_checkpoints import write_safetensors
 from scripts.tools.family_weights import make_tensor

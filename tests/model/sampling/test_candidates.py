@@ -52,8 +52,9 @@ def draw(drawer=None, **changes):
         "tokens": np.zeros(1, np.int32),
         **changes,
     }
-    unknown = (drawer or Drawer(100)).draw(*arrays.values())
-    return unknown, arrays["tokens"].tolist()
+    drawer = drawer or Drawer(100)
+    drawer.prepare(*arrays.values())
+    return drawer.draw(), arrays["tokens"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,20 @@ def test_arrays_that_do_not_fit_are_refused(changes, message):
 def test_more_candidates_than_the_vocabulary_has_are_refused():
     with pytest.raises(ValueError, match="3 candidates per token; a vocabulary of 2"):
         draw(Drawer(2))
+
+
+def test_what_is_drawn_is_what_the_arrays_hold_by_then():
+    """They are prepared before the device has filled them."""
+    ids, tokens, drawer = np.zeros((1, 3), np.int32), np.zeros(1, np.int32), Drawer(100)
+    with pytest.raises(ValueError, match="nothing is prepared"):
+        drawer.draw()
+    drawer.prepare(
+        ids, np.ones((1, 3), np.float32), np.zeros(1), np.zeros(1, np.int32), np.zeros(1, np.uint64),
+        np.zeros((1, 4)), tokens,
+    )  # fmt: skip
+    ids[0] = 8, 6, 4
+    assert (drawer.draw(), tokens.tolist()) == (0, [8])
+    with pytest.raises(ValueError, match="does not fit"):
+        draw(drawer, tokens=np.zeros(2, np.int32))
+    with pytest.raises(ValueError, match="nothing is prepared"):  # nor are those from before
+        drawer.draw()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.front.delivery.tracing import Tracing
 from pipeline.host.facts import HostError
 from pipeline.launcher.exporter import ExporterProcess
+from pipeline.runtime.generations import handle_of
 from pipeline.stats import Counters, FrontCounter, StatsPage, StatsReader
 from pipeline.wire.span import RequestSpan
 from tests.pipeline.doctor.helpers import EMULATED
@@ -42,10 +46,31 @@ def exporter(collector, page):
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tracing(exporter, page):
-    with contextlib.closing(Tracing(os.dup(exporter.fd), Counters(page, "front"))) as made:
+    """A front of each test, one after the other."""
+    with contextlib.closing(tracing_of(exporter, page)) as made:
         yield made
+
+
+def tracing_of(exporter, page):
+    (ring,) = exporter.rings.values()
+    return Tracing(handle_of([*map(os.dup, ring.handle.fds)]), Counters(page, "front"))
+
+
+_FRONT = """
+import json, os, signal, sys
+import msgspec
+from pipeline.front.delivery.tracing import Tracing
+from pipeline.runtime.generations import handle_of
+from pipeline.stats import Counters, StatsHandle, StatsPage
+from pipeline.wire.span import RequestSpan
+
+page, *fds = map(int, sys.argv[2:])
+tracing = Tracing(handle_of(fds), Counters(StatsPage.from_handle(StatsHandle(page)), "front"))
+tracing.send(msgspec.convert(json.loads(sys.argv[1]), RequestSpan))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def span_of(number, **changes):
@@ -149,6 +174,18 @@ def test_it_dies_and_comes_back_and_what_waited_is_sent(exporter, tracing, colle
         exporter.look()
     for number in (31, 32):
         collector.request(id_of(number))
+
+
+def test_the_next_front_goes_on_when_one_was_killed(exporter, collector, page):
+    (ring,) = exporter.rings.values()
+    fds = [page.handle.fd, *ring.handle.fds]
+    command = [sys.executable, "-c", _FRONT, json.dumps(msgspec.to_builtins(span_of(35))), *map(str, fds)]
+    done = subprocess.run(command, pass_fds=fds, timeout=WAIT_S, check=False)
+    assert done.returncode == -signal.SIGKILL
+    collector.request(id_of(35))
+    with contextlib.closing(tracing_of(exporter, page)) as tracing:
+        tracing.send(span_of(36))
+        collector.request(id_of(36))
 
 
 def test_at_the_end_it_sends_what_is_left(exporter, tracing, collector):

@@ -134,8 +134,9 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
 
-    def replace_front(self, weights: str = "") -> None:
-        """It is killed, with everything at its rings, and another one begins, with the journal that it has left."""
+    def replace_front(self, **about: Any) -> None:
+        """It is killed, with everything at its rings, and another one begins, with the journal that it has left.
+        `about`: see `wire`."""
         self.front.process.kill()
         self.front.process.wait()
         self.peer.stop()
@@ -146,7 +147,7 @@ class Served:
         self._theirs.close()
         self.channel, self._theirs = Channel.pair()
         self._start_front()
-        self.wire(weights=weights)
+        self.wire(**about)
 
     def _start(self, module: str, *arguments: str, fds: list[int]) -> Process:
         stats = self.stats.handle.fd
@@ -166,16 +167,16 @@ class Served:
         self.peer.expect("attached")
         self.obey("ready")
 
-    def wire(self, *, stopped: bool = False, ended: str = "", over: Sequence[int] = (), weights: str = "") -> None:
+    def wire(self, *, stopped: bool = False, ended: str = "", over: Sequence[int] = (), **about: Any) -> None:
         """Fresh rings for the front, and a peer at them, which may be `stopped` by a signal. `ended`: how preprocess
-        ended in the generation before, and `over` which requests."""
+        ended in the generation before, and `over` which requests. `about`: more of the generation."""
         self.make_rings()
         self.start_peer()
         if stopped:
             self.peer.process.send_signal(signal.SIGSTOP)
         deaths = (Ended("preprocess", ended, self.generation, tuple(over)),) if ended else ()
         self.generation += 1
-        fields, fds = Generation(self.generation, self.handles, deaths, weights=weights).to_message()
+        fields, fds = Generation(self.generation, self.handles, deaths, **about).to_message()
         self.channel.send("generation", fds, **fields)
         self.hear("ready")
 

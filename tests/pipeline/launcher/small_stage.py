@@ -85,7 +85,7 @@ def serve_front(stage: Stage) -> None:
     counters, lanes = Counters(stage.stats, stage.name), {}
     over = threading.Event()
     stage.control.on("drain", lambda _: over.set())
-    for event in ("verdict", "away"):
+    for event in ("verdict", "away", "proven"):
         stage.control.on(event, lambda fields, event=event: write({"stage": stage.name, "event": event, **fields}))
     reports: list[dict] = []
 
@@ -116,7 +116,7 @@ def look(stage: Stage, replica: int, lanes: dict) -> None:
         rings = StageRings.take_over(stage.spec, generation.handles, stage.shapes)
         stack.callback(rings.close)
         lanes[replica] = generation, stack, attach(stage, rings, replica, stack)
-        say(stage, "attached", replica, generation.number)
+        say(stage, "attached", replica, generation.number, on_trial=generation.on_trial)
         stage.control.ready(generation)
     if replica not in lanes:
         return

@@ -136,6 +136,15 @@ def latest(server):
     return {event["stage"]: (event["pid"], event["generation"], event["weights"]) for event in attached}
 
 
+def on_trial(server):
+    """Generations that fronts were to send nothing to, at first."""
+    return {(e["stage"], e["replica"], e["generation"]) for e in server.events() if e.get("on_trial")}
+
+
+def proven(server):
+    return {(e["stage"], e["replica"], e["generation"]) for e in server.events() if e["event"] == "proven"}
+
+
 def test_other_weights_come_to_one_replica_after_the_other(server, folders, capfd):
     def work():
         server.serves(replica_0=1, replica_1=1)
@@ -154,6 +163,10 @@ def test_other_weights_come_to_one_replica_after_the_other(server, folders, capf
         last = max(at for at, event in enumerate(events) if event == ("attached", 0, 2))
         assert events.index(("detached", 1, 1)) > last  # never two at once
 
+        every = {(front.key, replica, 2) for front in TOPOLOGY.every(FRONT) for replica in (0, 1)}
+        assert on_trial(server) == every
+        wait_until(lambda: proven(server) == every, lambda: f"{proven(server)} are proven", WAIT_S)
+
         report = ask(server, folders["broken"], 2)
         assert report["change"]["outcome"] == "rolled back"
         assert f"{folders['broken']} is broken, and so is else" in report["change"]["error"]
@@ -165,6 +178,8 @@ def test_other_weights_come_to_one_replica_after_the_other(server, folders, capf
         assert "it does not answer: it has nothing to say" in report["change"]["error"]
         server.serves(replica_0=5, replica_1=2)  # the fourth was with the mute ones
         assert {weights for *_, weights in latest(server).values()} == {good}
+        assert on_trial(server) == every | {(front.key, 0, 4) for front in TOPOLOGY.every(FRONT)}
+        assert proven(server) == every
 
         os.kill(latest(server)["inference 0.0"][0], signal.SIGKILL)
         server.serves(replica_0=6, replica_1=2)

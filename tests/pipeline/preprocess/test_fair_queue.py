@@ -35,6 +35,19 @@ def order(queue, *, cost=4):
     return taken
 
 
+def test_what_nobody_waits_for_is_no_queue_for_what_somebody_does():
+    """Of the same key, and behind twenty of those; they progress nevertheless."""
+    for key in (0, 7):
+        behind = Owner(key, 2.0, 3).in_background(0.25)
+        queue = queue_of(*(sequence(n, *behind) for n in range(20)))
+        for _ in range(3):
+            admit(queue, first := next(iter(queue)))
+            queue.charge(first, 0, 4)
+        for number in range(100, 108):
+            queue.add(sequence(number, key, 2.0, 3))
+        assert [request >= 100 for request in order(queue)[:10]].count(True) == 8
+
+
 def test_one_key_is_served_in_order():
     assert order(queue_of(*(sequence(n) for n in range(5)))) == [0, 1, 2, 3, 4]
 

@@ -15,9 +15,9 @@ from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
 from model.replay import ReplayRunner
 from pipeline.config import load_configuration
+from pipeline.runtime.deterministic import fixed_tokens
 from pipeline.runtime.engines import (
     emulated_buckets,
-    fixed_tokens,
     make_runner,
     require_deterministic,
     sampled_positions,

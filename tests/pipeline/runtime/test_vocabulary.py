@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from model.demo import DEMO_DIR
 from model.errors import TokenizerError
 from model.tokenizer import load_tokenizer
-from pipeline.runtime.vocabulary import VocabularyFile, map_vocabulary
+from pipeline.runtime.vocabulary import VocabularyFile, map_vocabulary, vocabulary_hash
 
 _FRONT = """
 import sys
@@ -45,6 +46,18 @@ def test_it_can_be_read_and_never_changed(file):
     with pytest.raises(PermissionError):
         mmap.mmap(file.fd, 0, flags=mmap.MAP_SHARED)
     assert stat.S_IMODE(os.fstat(file.fd).st_mode) == 0o600
+
+
+def test_its_hash_is_of_the_tokenizer_and_not_of_its_place(tmp_path):
+    """With a chat template in a file of its own."""
+    hashes = set()
+    for name in ("one", "another", "third"):
+        folder = shutil.copytree(DEMO_DIR, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
+        (folder / "chat_template.jinja").write_text("{{ messages }}" + name * (name == "third"))
+        with contextlib.closing(VocabularyFile()) as packed:
+            packed.fill(load_tokenizer(folder))
+            hashes.add(vocabulary_hash(packed.fd))
+        assert len(hashes) == (2 if name == "third" else 1)
 
 
 def test_an_empty_one_is_refused(file):

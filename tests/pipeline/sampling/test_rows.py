@@ -80,6 +80,17 @@ def test_a_row_changes_with_the_step_that_first_serves_it(rows, pending, sampler
     assert (rows.state(2).request, sampler.admitted) == (2, [(2, [7])])
 
 
+def test_one_that_is_alone_has_its_row_before_its_step(rows):
+    rows.change(assign(1, 2, step=5, epoch=3))
+    rows.begin_alone()
+    assert rows.select([2], [3]) == [2]
+    rows.change(assign(2, 1, step=6, epoch=1))
+    rows.begin_alone()  # there may be a step under way in which that row is another's
+    assert rows.select([1], [1]) == [-1]
+    rows.begin_step(6)
+    assert rows.select([1, 2], [1, 3]) == [1, 2]
+
+
 def test_a_preempted_request_keeps_its_state(rows):
     rows.change(assign(1, 0, epoch=1))
     rows.begin_step(1)

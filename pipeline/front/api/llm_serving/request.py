@@ -57,6 +57,7 @@ class GenerateParameters(SamplingBody):
     return_protocol: Literal["sse", "raw"] = given("sse", "Format of a stream's lines.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
         if None not in (self.top_k, self.topk_k) and self.top_k != self.topk_k:
             yield "topk_k", f"topk_k is {self.topk_k}, but top_k is {self.top_k}; send only one of them"
         most = limit(self.max_new_tokens, DEFAULT_NEW_TOKENS, settings)

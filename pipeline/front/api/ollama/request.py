@@ -130,6 +130,7 @@ class OllamaOptions(DeterministicBody):
     mirostat_eta: _Number = None
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
         last, penalties = self.repeat_last_n, (self.repeat_penalty, self.presence_penalty, self.frequency_penalty)
         if last is not None and last not in _WHOLE_CONTEXT and penalties != (1, 0, 0):
             name = "options.repeat_last_n"

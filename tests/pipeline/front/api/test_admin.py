@@ -6,9 +6,12 @@ import concurrent.futures
 
 import pytest
 
+from tests.pipeline.front.conftest import Served
 from tests.pipeline.front.http.test_access import bearer
 
 FOLDER = "/models/new"
+MESSAGES = [{"role": "user", "content": "a"}]
+TIMED = {"x-ringserve-timings": "1"}
 OPERATOR, CLIENT = "sk-admin-0123456789", "sk-alice-0123456789"
 
 
@@ -117,14 +120,63 @@ def test_a_replica_is_asked_and_answers(served):
     assert served.hear("answered") == {"replica": 0, "generation": 7, "why": ""}
 
 
+def test_no_request_reaches_new_weights_before_they_have_answered(served, pool):
+    """Neither a stream that was under way, nor one that comes meanwhile."""
+
+    def complete(prompt):
+        return served.http.post("/v1/completions", json={"prompt": prompt, "max_tokens": 6}, headers=TIMED)
+
+    under_way = pool.submit(complete, "a b @after=6 @die=3")
+    served.peer.process.wait(20)
+    served.end_generation()
+    served.wire(weights="new", on_trial=True)
+    later = pool.submit(complete, "c d")
+    assert served.http.get("/ready").status_code == 503
+    told = served.http.get("/admin/weights").json()
+    assert told["replicas"] == [{"replica": 0, "weights": "new", "serves": False}]
+    served.channel.send("probe", replica=0, generation=2)
+    assert served.hear("answered") == {"replica": 0, "generation": 2, "why": ""}
+    assert served.peer.expect("submit")["max_tokens"] == 1  # the first that came
+    served.channel.send("proven", replica=0, generation=1)  # of one that has ended
+    assert served.http.get("/ready").status_code == 503
+    assert not under_way.done()
+    assert not later.done()
+    served.channel.send("proven", replica=0, generation=2)
+    assert under_way.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "old"}, {"from": 3, "id": "new"}]]
+    assert later.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "new"}]]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/completions", {"prompt": "a", "deterministic": True}, 400),
+        ("/v1/chat/completions", {"messages": MESSAGES, "deterministic": True}, 400),
+        ("/v1/responses", {"input": "a", "deterministic": True}, 400),
+        ("/v1/messages", {"messages": MESSAGES, "model": "tiny", "max_tokens": 2, "deterministic": True}, 400),
+        ("/models/llama2/generate", {"inputs": "a", "parameters": {"deterministic": True}}, 422),
+        ("/api/chat", {"messages": MESSAGES, "model": "tiny", "options": {"deterministic": True}}, 400),
+    ],
+)
+def test_an_engine_that_can_not_be_deterministic_is_not_waited_for(unable, path, body, status):
+    """The model need not even be there."""
+    answer = unable.http.post(path, json=body)
+    assert (answer.status_code, "it is the engine's fault" in answer.text) == (status, True), answer.text
+
+
+@pytest.fixture(scope="module")
+def unable():
+    served = Served(1 << 20, wired=False, not_deterministic="it is the engine's fault")
+    yield served
+    served.stop()
+
+
 def test_a_text_knows_which_weights_have_computed_its_tokens(served, pool):
     body = {"max_tokens": 6, "ignore_eos": True}
-    timed = {"x-ringserve-timings": "1"}
-    ask = lambda: served.http.post("/v1/completions", json={"prompt": "a b @pace=0.05", **body}, headers=timed)  # noqa: E731
+    ask = lambda: served.http.post("/v1/completions", json={"prompt": "a b @pace=0.05", **body}, headers=TIMED)  # noqa: E731
     assert ask().json()["usage"]["weights"] == [[{"from": 0, "id": "old"}]]
     assert ask().headers["x-ringserve-weights"] == "0=old"
     answer = pool.submit(
-        lambda: served.http.post("/v1/completions", json={"prompt": "a b @after=6 @die=3", **body}, headers=timed)
+        lambda: served.http.post("/v1/completions", json={"prompt": "a b @after=6 @die=3", **body}, headers=TIMED)
     )
     served.peer.process.wait(20)
     served.end_generation()

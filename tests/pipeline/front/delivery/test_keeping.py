@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 
@@ -11,7 +12,7 @@ import pytest
 import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.journal import Ended, Opened, Tried
-from pipeline.front.delivery.keeping import KeptAnswers
+from pipeline.front.delivery.keeping import Background, KeptAnswers
 from pipeline.front.delivery.kept import KeptExchange
 from pipeline.front.http.access import ApiKey
 from pipeline.front.http.account import Account
@@ -22,6 +23,7 @@ from pipeline.wire.request import Choice, Request, Submit
 
 FIELDS = {"vocab_size": 100, "max_length": 64, "max_prompt": 60, "max_rows": 4, "max_queue": 40}
 SETTINGS = FrontSettings(model_name="tiny", kept_bytes=1 << 18, **FIELDS)
+DETACHED = {b"x-detached-s": b"9"}
 SEEDS = [f"{number:032x}" for number in range(1, 5)]
 
 
@@ -92,6 +94,62 @@ def test_what_one_key_holds_keeps_no_other_out(journal):
         other.cancel()
 
     run(talk, journal, make=hang, accounts=lambda key: Account(ApiKey(key)))
+
+
+def test_texts_that_nobody_waits_for_are_bounded(journal):
+    """Not those that a client reads; a key that has less than its share of them may have another one."""
+    write(journal, opened(SEEDS[0], key="a").pack(), opened(SEEDS[1], 2, key="a").pack(), Ended(SEEDS[1]).pack())
+
+    def asks(key, headers):
+        exchange = KeptExchange(Head("POST", "/", b"", headers, modern=True, keep_alive=False), SETTINGS)
+        exchange.account = Account(ApiKey(key))
+        return exchange
+
+    async def talk(kept):
+        kept._settings = dataclasses.replace(SETTINGS, max_background=3)
+        tasks = [
+            asyncio.create_task(kept.serve(asks("a", {}), 20.0, two_texts, Background.ALONE)),
+            asyncio.create_task(kept.serve(asks("a", {b"x-detached-s": b"9"}), 20.0, hang)),
+        ]
+        await pass_turns()
+        for background, headers in ((Background.ALONE, {}), (Background.STREAMED, {}), (Background.NO, DETACHED)):
+            with pytest.raises(ApiError, match=r"^3 texts .*pipeline\.max_background") as refused:
+                await kept.serve(asks("a", headers), 20.0, hang, background)
+            assert (refused.value.status, refused.value.headers) == (429, ((b"retry-after", b"1"),))
+        made = []
+
+        async def own(exchange):
+            made.append(type(exchange))
+
+        await kept.serve(exchange := asks("a", {}), 20.0, own)
+        assert made == [type(exchange)]  # it did not ask for it: it is served, and not kept
+        tasks.append(asyncio.create_task(kept.serve(asks("b", {}), 20.0, two_texts, Background.ALONE)))
+        await pass_turns()
+        assert len(kept) == 5
+        for task in tasks:
+            task.cancel()
+
+    run(talk, journal, make=hang, accounts=lambda key: Account(ApiKey(key)))
+
+
+async def two_texts(exchange):
+    submits = [Submit.of([Choice(number, 7)], "a", Request(SamplingParams(), 20)) for number in (8, 9)]
+    exchange.answer.open(b"\n\n", b"{}", submits)
+    await asyncio.Event().wait()
+
+
+def test_the_oldest_of_the_key_that_holds_the_most_makes_room(journal):
+    """By what they weigh, however many there are."""
+    owners = "aabab"
+    for number, key in enumerate(owners):
+        one = opened(f"{number:032x}", number + 1, key=key, body=bytes(50_000))
+        write(journal, one.pack(), Ended(one.seed).pack())
+
+    async def talk(kept):
+        assert not kept._why_full("c")
+        assert [key for number, key in enumerate(owners) if f"{number:032x}" in kept._answers] == ["b", "a", "b"]
+
+    run(talk, journal, accounts=lambda key: Account(ApiKey(key)))
 
 
 @pytest.mark.parametrize("tried", [0, 1, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import time
@@ -103,6 +104,25 @@ def test_another_front_goes_on(kept, api):
     assert len(first + rest) == len(before)
     assert text_of(path, first + rest) == text_of(path, before)
     assert kept.metric("ringserve_requests_in_flight") == 0
+
+
+def test_a_front_that_drains_gives_what_the_one_before_has_kept(serve):
+    """It is made again when a client comes, which was let in then."""
+    served = serve()
+    path, body = STREAMS["completions"]
+    done, _ = read_some(served, path, body, 1)
+    before = collect(served, done, path)
+    served.replace_front()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asking = pool.submit(served.generate, "a b @pace=0.02", max_new_tokens=60)
+        served.peer.expect("submit")
+        served.drain()
+        served.front.log("draining")
+        assert served.generate("c").status_code == 503
+        assert collect(served, done, path) == collect(served, done, path) == before
+        assert asking.result().json()["generated_tokens"] == 60
+    served.http.close()
+    assert served.front.wait() == 0
 
 
 def test_another_front_knows_which_weights_the_first_tokens_have(kept):
@@ -270,6 +290,25 @@ def test_the_key_that_holds_the_most_gives_way(serve):
     assert again.content == small.content
 
 
+def test_the_next_fronts_know_which_weights_have_computed_which_tokens(serve):
+    served = serve(wired=False)
+    served.wire(weights="old")
+    body = {"prompt": "a b c @pace=0.02", "max_tokens": 60, "stream": True, "stream_options": {"include_usage": True}}
+    name, first = read_some(served, "/v1/completions", body, 10, {**KEPT, "x-ringserve-timings": "1"})
+    served.replace_front(weights="new")
+    with served.http.stream("GET", f"/v1/streams/{name}?starting_after={len(first) + 5}") as answer:
+        next(answer.iter_raw())  # some of them are there
+    served.replace_front(weights="newer")
+    *_, usage, _ = collect(served, name, "/v1/completions")
+    (origins,) = json.loads(usage.partition(b"data: ")[2])["usage"]["weights"]
+    assert [one["id"] for one in origins] == ["old", "new", "newer"]
+    places = [one["from"] for one in origins]
+    assert places == sorted({*places})
+    assert places[0] == 0
+    assert places[1] >= len(first) - 1  # the first event has no token
+    assert places[2] < 60
+
+
 def test_a_response_in_the_background(serve):
     served = serve()
     body = {"input": "x @pace=0.01 a b", "max_output_tokens": 40, "background": True}
@@ -281,6 +320,18 @@ def test_a_response_in_the_background(serve):
     assert (done["status"], done["id"], done["usage"]["output_tokens"]) == ("incomplete", begun["id"], 40)
     assert served.http.delete(f"/v1/responses/{begun['id']}").json()["deleted"] is True
     assert served.http.get(f"/v1/responses/{begun['id']}").status_code == 404
+
+
+def test_what_nobody_waits_for_does_not_keep_others_out(serve):
+    served = serve(max_background=2)
+    body = {"input": "x @pace=0.01 a b", "max_output_tokens": 3000, "background": True}
+    names = [served.http.post("/v1/responses", json=body).json()["id"] for _ in range(2)]
+    refused = served.http.post("/v1/responses", json=body)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "2 texts are generated here that no client waits for" in refused.json()["error"]["message"]
+    assert served.http.post("/v1/completions", json={"prompt": "a b"}).status_code == 200
+    served.http.post(f"/v1/responses/{names[0]}/cancel")
+    assert served.http.post("/v1/responses", json=body).status_code == 200
 
 
 def until_done(served, name):

@@ -50,6 +50,20 @@ def test_deterministic_requests_share_no_prefix_with_others_and_take_none_away(l
     assert serve(lanes, OLD).expected_cached > 0
 
 
+def test_a_lone_lane_is_asked_whether_it_can_be_deterministic():
+    """What is new goes there and is refused by name; what has begun waits for one that can."""
+    lanes = Lanes(1, Router(1, Weights()))
+    submit, plain = (
+        Submit((Choice(1),), Request(SamplingParams(), 4, deterministic=asked).pack(), "a") for asked in (True, False)
+    )
+    for able in (True, False, True):
+        lanes[0].attach(Mock(deterministic=able), 1, "")
+        lanes.up_again(lanes[0])
+        assert lanes.choose(submit) is not None
+        assert lanes.choose(plain, output=3) is not None
+        assert (lanes.choose(submit, output=3) is not None) is able
+
+
 def test_a_prompt_that_is_scored_says_nothing_of_what_is_cached(lanes):
     serve(lanes, OLD)
     serve(lanes, LONG)

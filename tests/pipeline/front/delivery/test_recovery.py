@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from array import array
 from types import SimpleNamespace
@@ -98,6 +99,13 @@ class Front:
             for replica, messages in (await self.came()).items()
         }
 
+    async def accepted(self, *streams):
+        """Let their replicas say so."""
+        for stream in streams:
+            self.far[stream.home].replies.write(Accepted(stream.request, stream.attempt, 5).pack())
+        while not all(stream.accepted for stream in streams):
+            await asyncio.sleep(0)
+
     async def tokens(self, stream, count):
         """Let its replica say so many."""
         known = len(stream.tokens)
@@ -145,8 +153,7 @@ def test_requests_are_spread_and_their_tokens_come_from_all(run):
     async def talk(front):
         streams = front.submit(*"abcdef")
         assert {replica: len(sent) for replica, sent in (await front.sent()).items()} == {0: 2, 1: 2, 2: 2}
-        for far in front.far.values():
-            far.replies.write(Accepted(streams[0].request, 0, 5).pack())
+        await front.accepted(*streams)
         for stream in streams:
             await front.tokens(stream, 2)
             assert [unpack_delta(record).token_id for record in stream.take()] == [11, 12]
@@ -346,6 +353,7 @@ def test_if_their_replica_stays_away_suspects_go_on_elsewhere_one_at_a_time(run)
         streams = front.submit(*"abcdef")
         await front.sent()
         first, second = (stream for stream in streams if stream.home == 0)
+        await front.accepted(first, second)
         await front.end(0, stage="sampling", suspects=None)  # preprocess is gone, too: it may be any of them
         assert await front.sent() == {}
         front.backend.on_away(0)
@@ -361,6 +369,37 @@ def test_if_their_replica_stays_away_suspects_go_on_elsewhere_one_at_a_time(run)
         assert await front.came() == {other: [Cancel(second.request)]}
         front.attach(0)
         assert await front.sent() == {}
+
+    run(talk)
+
+
+def test_where_nobody_knows_who_had_a_row_what_was_not_accepted_is_not_to_blame(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        accepted, unread = (stream for stream in streams if stream.home == 0)
+        await front.accepted(accepted)
+        await front.end(0, stage="inference", suspects=None)
+        assert [sent[0][0] for sent in (await front.sent()).values()] == [unread.request]
+        assert unread.home in (1, 2)
+        front.attach(0)
+        assert await front.sent() == {0: [(accepted.request, 1, 0, False, True)]}
+
+    run(talk)
+
+
+def test_a_suspect_is_not_to_blame_for_a_generation_that_has_not_accepted_it(run):
+    async def talk(front):
+        streams = front.submit(*"abc")
+        await front.sent()
+        (suspect,) = (stream for stream in streams if stream.home == 0)
+        await front.accepted(suspect)
+        for _ in range(2):
+            await front.end(0, stage="inference", suspects=None)
+            front.attach(0)
+            assert [sent[0] for sent in (await front.sent())[0]] == [suspect.request]
+        await front.accepted(suspect)
+        assert suspect.live
 
     run(talk)
 
@@ -508,5 +547,23 @@ def test_texts_are_encoded_by_any_replica_and_by_another_if_it_dies(run):
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+    run(talk)
+
+
+def test_a_text_that_is_encoded_has_no_row_and_is_not_to_blame_where_one_of_those_may_be(run):
+    async def talk(front):
+        asking = asyncio.create_task(front.backend.encode(Encode(91, 0, "text", 9), Asked()))
+        homes = []
+        for attempt in range(3):
+            ((home, (sent,)),) = (await front.came()).items()
+            assert sent.attempt == attempt
+            homes.append(home)
+            await front.end(home, stage="inference", suspects=None)
+            front.attach(home)
+        assert all(one != after for one, after in itertools.pairwise(homes))
+        assert not asking.done()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
     run(talk)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import socket
+import contextlib
+import os
 from types import SimpleNamespace
 
 import pytest
 
+import ipc
 from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of
+from pipeline.runtime.generations import handle_of
 from pipeline.stats import Counters, FrontCounter, StatsPage
 from pipeline.wire.span import unpack_span
 from tests.pipeline.exporter.test_exporter import span_of
@@ -53,17 +56,19 @@ def test_spans_are_handed_over_or_dropped_and_counted():
     page = StatsPage.create()
     page.unlink()
     counters = Counters(page, "front")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    tracing = Tracing(ours.detach(), counters)
+    ring = ipc.ByteRing.create("spans", capacity=1 << 16, backing=ipc.Backing.MEMFD)
+    tracing = Tracing(handle_of([*map(os.dup, ring.handle.fds)]), counters)
     span = span_of(1, message="x" * 1000)
-    with theirs:
+    with ring, contextlib.closing(tracing), ring.consumer() as consumer:
         while not counters.get(FrontCounter.SPANS_DROPPED):
             tracing.send(span)
         sent = counters.get(FrontCounter.SPANS)
         assert sent > 50
-        received = [unpack_span(theirs.recv(1 << 16)) for _ in range(sent)]
-    assert received[0] == received[-1] == span
-    assert span.message == "x" * 500
-    tracing.send(span)  # nobody will ever read it
-    assert counters.get(FrontCounter.SPANS_DROPPED) == 2
-    tracing.close()
+        received = [unpack_span(record) for record in consumer.read_many(2 * sent)]
+        assert len(received) == sent
+        assert received[0] == received[-1] == span
+        assert span.message == "x" * 500
+        tracing.send(span_of(1, path="x" * (1 << 15)))  # larger than any may be
+        consumer.close()
+        tracing.send(span)
+        assert counters.get(FrontCounter.SPANS_DROPPED) == 3

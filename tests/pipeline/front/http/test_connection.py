@@ -139,9 +139,13 @@ def test_too_many_connections(serve):
 
 def test_headers_that_never_end(serve):
     served = serve(header_timeout_s=0.3)
-    with served.connect() as connection:
-        connection.sendall(b"POST /health HTTP/1.1\r\nHost: x\r\n")
-        assert status_and_error(read_all(connection))[0] == 408
+    for before in (0, 2):  # requests on the connection
+        with served.connect() as connection:
+            for _ in range(before):
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert read_until(connection, b"alive").startswith(b"HTTP/1.1 200")
+            connection.sendall(b"POST /health HTTP/1.1\r\nHost: x\r\n")
+            assert status_and_error(read_all(connection))[0] == 408
 
 
 def test_a_body_that_never_ends(serve):

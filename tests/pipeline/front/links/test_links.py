@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import select
 import socket
 
 import msgspec
@@ -193,7 +195,7 @@ def test_a_router_knows_where_requests_can_be_deterministic(run):
     async def talk(router, node):
         lane = router.backend.lanes[0]
         for able in (False, True):
-            node.backend._settings.deterministic_engine = able
+            node.backend._settings.not_deterministic = "" if able else "it can't"
             await node.end()
             node.attach()
             await until(lambda: lane.up and lane.generation > able + 1)  # noqa: B023
@@ -222,6 +224,37 @@ def test_a_request_and_its_tokens(run):
         router.backend.finish(stream, cancel=False)
 
     run(talk, nodes=1)
+
+
+def test_a_request_that_is_about_to_come_wakes_preprocess_of_the_only_node_while_it_has_none(run):
+    def woken(node):
+        return select.select([node.far.rings["requests"].data_fd()], [], [], 0)[0] != []
+
+    async def talk(router, node):
+        router.backend.announce()
+        await until(lambda: woken(node))
+        os.eventfd_read(node.far.rings["requests"].data_fd())
+        (stream,) = router.submit("a")
+        await node.far.came()
+        before = node.links.figures.received
+        router.backend.announce()  # it has one, and says nothing
+        (link,) = router.links.links
+        link._connection.send(Kind.COMING)
+        await until(lambda: node.links.figures.received > before)
+        assert not woken(node)
+        router.backend.finish(stream, cancel=False)
+
+    run(talk, nodes=1)
+
+
+def test_nobody_is_woken_where_a_request_may_go_to_several(run):
+    async def talk(router, *nodes):
+        assert router.backend.lanes.only is None
+        router.backend.announce()
+        await nodes[0].end()
+        await until(lambda: router.backend.lanes.only is router.backend.lanes[1])
+
+    run(talk)
 
 
 def test_routers_hear_of_each_others_requests(run):
