@@ -15,7 +15,7 @@ from scripts.lab.server import Server
 from scripts.verify.everything.answers import differences
 from scripts.verify.everything.asking import Asked, ask
 from scripts.verify.everything.engines import Served
-from scripts.verify.everything.kinds import Kind, kinds, left_out
+from scripts.verify.everything.kinds import Kind, Way, kinds, left_out
 from scripts.verify.everything.margins import explain
 from scripts.verify.survival.load import Tally
 from scripts.verify.survival.ordeal import Ordeal
@@ -42,6 +42,7 @@ class MixedTally(Tally):
     repeats: int = 0
     lost_scores: int = 0
     flips: Counter[str] = field(default_factory=Counter)  # that are near ties
+    told: dict[str, str] = field(default_factory=dict)  # of each of these, the last one's margin
     weights: Counter[str] = field(default_factory=Counter)  # texts that name them
     mixed: int = 0  # texts that several weights have computed
 
@@ -55,7 +56,7 @@ class MixedLoad:
     ) -> None:  # fmt: skip
         """`weights`: ids of all that there may be."""
         self.tally: MixedTally = MixedTally()
-        self.live: dict[int, Asked] = {}
+        self.live: dict[int, Asked] = {}  # streams alone: what comes at once shows no progress
         self.front_hit = False
         self._server, self._served, self._mix, self._expected = server, served, mix, expected
         self._weights = weights
@@ -78,9 +79,11 @@ class MixedLoad:
             await self.once(i, rng)
 
     async def once(self, i: int, rng: random.Random) -> None:
-        asked = self.live[i] = Asked()
-        await ask(self._server.port, self._mix[i], asked, self._detached_s, rng)
-        del self.live[i]
+        asked, kind = Asked(), self._mix[i]
+        if kind.way is Way.STREAM:
+            self.live[i] = asked
+        await ask(self._server.port, kind, asked, self._detached_s, rng)
+        self.live.pop(i, None)
         self.judge(i, asked)
 
     def judge(self, i: int, asked: Asked) -> None:
@@ -124,7 +127,9 @@ class MixedLoad:
         elif not parting.near:
             self.tally.wrong.append(f"{_told(one)}; {parting.told}")
         else:
-            self.tally.flips[f"{one.kind}: {parting.told}"] += 1
+            place = f"{one.kind}, {parting.place}"
+            self.tally.flips[place] += 1
+            self.tally.told[place] = parting.told
 
 
 def _told(one: Flip) -> str:

@@ -59,5 +59,5 @@ def show(tally: Tally) -> None:
     )
     print(f"weights: {len(tally.weights)} ids are named, by {tally.mixed} texts more than one")
     print(f"least of a kind: {min(tally.by_kind.values(), default=0)} answers")
-    for flip, count in tally.flips.items():
-        print(f"  near tie, {count} times: {flip}")
+    for place, count in tally.flips.items():
+        print(f"  near tie, {count} times: {place}: {tally.told[place]}")

@@ -140,23 +140,23 @@ class Rounds:
         await self._until(lambda numbers: all(numbers[i] > before[i] for i in hit), fault.name)
         report.rounds += 1
         report.wrong += self._others(fault, pids)
+        moved = {*map(str, range(self._plan.replicas) if fault.weights or fault.hits_front else hit)}
         if fault.hits_front:
             back = await self._first_token(began)
             report.fronts_s.setdefault(fault.kind, []).append(back)
             result, load.front_hit = f"front back after {back:.2f} s", False
         else:
             streams = await self._back(live, time.monotonic())
-            names = {str(replica) for replica in hit}
-            resumed = [_silence(stream, began)[1] - began for stream in streams if stream.replica in names]
-            others = [stream for stream in streams if stream.replica not in names | {""}]
+            resumed = [_silence(stream, began)[1] - began for stream in streams if stream.replica in moved]
+            others = [stream for stream in streams if stream.replica not in moved | {""}]
             beside = [end - begin for begin, end in (_silence(stream, began) for stream in others)]
-            for stream in live.values():
-                if stream.replica in names:
-                    stream.replica = ""  # it is elsewhere, and does not say where
             kind = fault.kind
             report.resumed_s.setdefault(kind, []).extend(resumed)
             report.beside_s.setdefault(kind, []).extend(beside)
             result = f"{max(resumed, default=0):.2f} s" + (f", beside it {max(beside):.3f} s" if beside else "")
+        for stream in live.values():
+            if stream.replica in moved:
+                stream.replica = ""  # it is elsewhere, and does not say where
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
         print(f"{report.rounds:4} {fault.name:24} {result}{changed}{wrong}", flush=True)
 

@@ -49,7 +49,7 @@ def test_the_same_is_right():
 def test_a_near_tie_is_named_and_no_fault():
     tally = judged(TIE)
     assert not tally.wrong
-    assert "token 1: ' b' -1.000000, now ' c' -1.000050" in next(iter(tally.flips))
+    assert "token 1: ' b' -1.000000, now ' c' -1.000050" in next(iter(tally.told.values()))
 
 
 @pytest.mark.parametrize(
