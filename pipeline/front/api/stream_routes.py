@@ -41,11 +41,11 @@ class StreamRoutes:
             await answer.show_head(exchange)
         elif kind == "responses" and not _is_stream(query):
             await exchange.respond(200, await _object(answer, exchange))
-        elif answer.complete and answer.whole is None and position > len(answer.events):
-            told = f"{AFTER} is {position - 1}, expected at most {len(answer.events) - 1}, the last event"
+        elif answer.written.whole is None and answer.written.complete and position > len(answer.written.events):
+            told = f"{AFTER} is {position - 1}, expected at most {len(answer.written.events) - 1}, the last event"
             raise ApiError(400, told, parameter=AFTER)
         else:
-            await answer.play(exchange, position)
+            await answer.audience.play(exchange, position)
 
     async def delete(self, exchange: Exchange) -> None:
         """If it is being made, that ends."""
@@ -87,16 +87,17 @@ def _position(exchange: Exchange, query: dict[str, list[str]]) -> int:
 async def _object(answer: KeptAnswer, exchange: Exchange) -> bytes:
     """The response as it is now: what its newest event with all of it says."""
     await answer.settled(exchange)
-    if answer.error is not None and answer.error.code != CANCELLED:
-        raise answer.error
-    if answer.whole is not None:
-        return answer.whole[1]
-    events = answer.events[-1:] if answer.complete else answer.events[:1]
+    written = answer.written
+    if written.error is not None and written.error.code != CANCELLED:
+        raise written.error
+    if written.whole is not None:
+        return written.whole[1]
+    events = written.events[-1:] if written.complete else written.events[:1]
     told = [orjson.loads(event.partition(b"data: ")[2])["response"] for event in events]
-    if answer.error is not None:
+    if written.error is not None:
         told = [orjson.loads(answer.pending)]
     found = told[0] if told else orjson.loads(answer.pending)
     failed = found.get("error") or {}
-    if answer.error is not None or failed.get("code") == CANCELLED:
+    if written.error is not None or failed.get("code") == CANCELLED:
         found["status"] = "cancelled"
     return orjson.dumps(found)

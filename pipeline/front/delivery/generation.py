@@ -209,7 +209,7 @@ class Generation:
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         account = self._exchange.account
-        waits = self._kept is None or self._kept.attended
+        waits = self._kept is None or self._kept.audience.attended
         sent = messages(job.parts, progresses, account, self._deadline.ns, background=not waits)
         if self._counts:
             self._count(account)

@@ -8,8 +8,8 @@ from typing import Any, Final
 from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.schema import Schema
 from pipeline.front.delivery.deadline import HEADER, MOST_MS
-from pipeline.front.delivery.kept.answer import STREAM_ID
 from pipeline.front.delivery.kept.answers import DETACHED, TIMINGS
+from pipeline.front.delivery.kept.written import STREAM_ID
 from pipeline.front.http.exchange import REQUEST_ID
 
 Operation = dict[str, Any]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from pipeline.front.delivery.job import Times
+from pipeline.front.delivery.kept.audience import Audience
 from pipeline.front.delivery.kept.journal import (
     Begun,
     Ended,
@@ -27,7 +26,8 @@ from pipeline.front.delivery.kept.journal import (
     Origin,
     opened_of,
     size_of,
-)
+)  # fmt: skip
+from pipeline.front.delivery.kept.written import Written
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
 from pipeline.front.http.line import Line
@@ -38,13 +38,7 @@ from pipeline.wire.request import FAILS_TWICE, Submit
 
 log = logging.getLogger("ringserve.front")
 
-STREAM_ID: Final = b"x-stream-id"
-_SSE: Final = b"\n\n"
-_RETRY: Final = b"retry: 1000\n"
-"""How soon a client comes back whose connection is lost, in ms."""
-
 _RECORD: Final = 120  # bytes that a token's takes, about
-_BESIDE: Final = 100  # bytes that Python takes for each object
 _NO_ROOM: Final = "there is no room left to keep this answer (pipeline.kept_bytes)"
 
 Make = Callable[[Exchange], Awaitable[None]]
@@ -95,30 +89,6 @@ class DetachedLine(Line):
         self.connection_lost(None)
 
 
-@dataclass(slots=True, eq=False)
-class _Listener:
-    """A client that reads an answer. `waiter`: it waits, and has got what there is."""
-
-    exchange: Exchange
-    position: int
-    reads: bool = True  # the events
-    waiter: asyncio.Future[None] | None = None
-    ping: bytes = b""
-
-    async def wait(self) -> None:
-        """Until it is woken."""
-        self.waiter = asyncio.get_running_loop().create_future()
-        await self.waiter
-
-    def lose(self, _: str) -> None:
-        self.wake()
-
-    def wake(self) -> None:
-        waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-
 class KeptAnswer:
     """`seconds`: how long it goes on without a client, and is kept afterwards. `asked`: its client has asked for it
     to be kept."""
@@ -134,24 +104,15 @@ class KeptAnswer:
         self.ended: Ended | None = None
         self.texts = 1  # that it has in the queue, or that run
         self.barren = 0  # see `Opened`
-        self.attended = False  # a client reads it
         self.size = 0
         self.pending = b""  # what stands for it until it is complete
-        self.whole: tuple[int, bytes, bytes, Sequence[Header]] | None = None  # an answer in one piece
-        self.head: tuple[int, bytes | None, Sequence[Header]] | None = None  # of a stream
-        self.events: list[bytes] = []
-        self.complete = False
-        self.error: ApiError | None = None  # it has failed before anything of it was written
-        self._end = b""
+        self.written = Written(self.seed)
+        self.audience = Audience(self.written, seconds, self)
         self._times: Times | None = None
         self._failure: Failure | None = None
-        self._listeners: set[_Listener] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._forgotten = False
         self._dropped = False  # the keeper does not count it any more
         self.proof: asyncio.Event | None = None  # set as soon as something comes of it
-        self._trimmed = 0  # events before are empty: nobody reads them any more
         exchange.answer = self
 
     # ---- while it is made -----------------------------------------------------------------------------------------
@@ -170,22 +131,18 @@ class KeptAnswer:
     def opened(self) -> Opened:
         return opened_of(self._opened)
 
-    @property
-    def over(self) -> bool:
-        return self.complete or self.error is not None
-
     def resume(self, found: Found, barren: int) -> None:
         """It is made again, behind what a front before has left."""
         self._open(msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records)))
         self.barren = barren
         self.records, self.ended, self.asked = found.records, found.ended, found.opened.asked
         if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
-            self.error = error_of(self.ended.failure)
+            self.written.error = error_of(self.ended.failure)
         self.keeper.journal.written += size_of(self.everything)
 
     def refuse(self, error: ApiError) -> None:
         """It is not made again."""
-        self.error = error
+        self.written.error = error
         self._conclude(failure_of(error))
 
     def begin(self, make: Make) -> None:
@@ -195,7 +152,7 @@ class KeptAnswer:
         try:
             await make(self.exchange)
         except ApiError as error:
-            told = bool(self._listeners)
+            told = bool(self.audience)
             self._fail(error)
             if told:
                 self.keeper.drop(self)
@@ -212,14 +169,14 @@ class KeptAnswer:
             self.keeper.over(self)
 
     def _fail(self, error: ApiError) -> None:
-        if not self.over:
-            self.error = error
+        if not self.written.over:
+            self.written.error = error
             self._conclude(failure_of(error))
-        self._wake_all()
+        self.audience.wake()
 
     def open(self, end: bytes, pending: bytes, submits: Sequence[Submit]) -> None:
         """Its request is sent to preprocess. `end`: of its events."""
-        self._end, self.pending = end, pending
+        self.written.end_of_event, self.pending = end, pending
         if not self.is_open:
             exchange = self.exchange
             self._open(Opened(
@@ -230,7 +187,7 @@ class KeptAnswer:
             self.texts = sum(len(submit.choices) for submit in submits)
             self._pending.append(self._opened)
             self.keeper.commit()
-        self._wake_all()
+        self.audience.wake()
 
     def _open(self, opened: Opened) -> None:
         self._opened = opened.pack()
@@ -285,191 +242,82 @@ class KeptAnswer:
 
     def add(self, piece: bytes, outbox: Outbox | None = None) -> None:
         """Whole events. With an outbox they go to clients that wait in this pass."""
-        events, before, size = self.events, len(self.events), len(piece) + _BESIDE
-        if before and piece.count(self._end) == 1:  # nearly always
-            made = b"id: %d\n%b" % (before, piece) if self._end == _SSE else piece
-            events.append(made)
-        else:
-            parts = self._numbered(piece)
-            events += parts
-            made = b"".join(parts)
-            size += _BESIDE * len(parts)
+        written, audience = self.written, self.audience
+        before = len(written.events)
+        made, size = written.add(piece)
         self._grow(size)
-        if self._listeners:
-            self._pass_on(made, before, outbox)
+        if audience:
+            audience.pass_on(made, before, outbox)
         if self._dropped:
-            self._trim()
-
-    def _numbered(self, piece: bytes) -> list[bytes]:
-        parts = [part + self._end for part in piece.split(self._end)[:-1]]
-        if self._end != _SSE or not parts:
-            return parts
-        first = len(self.events)
-        made = [b"id: %d\n%b" % (number, part) for number, part in enumerate(parts, first)]
-        if first == 0:
-            made[0] = _RETRY + made[0]
-        return made
-
-    def _pass_on(self, made: bytes, before: int, outbox: Outbox | None) -> None:
-        """These events, which follow so many others."""
-        for listener in list(self._listeners):
-            exchange = listener.exchange
-            at_end = listener.waiter is not None and listener.position == before
-            if outbox is None or not at_end or not exchange.started or not exchange.keeps_up:
-                listener.wake()
-            else:
-                exchange.write_soon(made, outbox)
-                listener.position = len(self.events)
-
-    def _trim(self) -> None:
-        """What all its clients have got goes; its number stays."""
-        first = min((listener.position for listener in self._listeners), default=len(self.events))
-        for number in range(self._trimmed, first):
-            self.events[number] = b""
-        self._trimmed = max(first, self._trimmed)
+            written.trim(audience.position)
 
     def finish(self, piece: bytes) -> None:
         """The last events."""
         self._conclude(self._failure)
         if piece:
             self.add(piece)
-        self.complete = True
-        self._wake_all()
+        self.written.complete = True
+        self.audience.wake()
 
     def finish_whole(self, status: int, body: bytes, content_type: bytes, headers: Sequence[Header]) -> None:
         self._conclude(self._failure)
         self._grow(len(body))
-        self.whole, self.complete = (status, body, content_type, headers), True
-        self._wake_all()
-
-    def ping(self, piece: bytes) -> None:
-        """For clients that wait."""
-        for listener in list(self._listeners):
-            listener.ping = piece
-            listener.wake()
-
-    def _wake_all(self) -> None:
-        for listener in list(self._listeners):
-            listener.wake()
+        self.written.whole, self.written.complete = (status, body, content_type, headers), True
+        self.audience.wake()
 
     # ---- its clients ----------------------------------------------------------------------------------------------
 
-    async def play(self, exchange: Exchange, position: int = 0) -> None:
-        """Answer with it, from the event at this position on. Raises ApiError, ClientGone."""
-        with self._attended(_Listener(exchange, position)) as listener:
-            while not await self._serve(listener):
-                if not self._has_news(listener):  # writing may have taken its time
-                    await listener.wait()
-
     async def show_head(self, exchange: Exchange) -> None:
         """As far as it is known, at once. Raises ApiError."""
-        if self.error is not None:
-            raise self.error
-        if self.whole is not None:
-            status, body, content_type, headers = self.whole
-            await exchange.respond(status, body, content_type, [*headers, self.name])
+        written = self.written
+        if written.error is not None:
+            raise written.error
+        if written.whole is not None:
+            status, body, content_type, headers = written.whole
+            await exchange.respond(status, body, content_type, [*headers, written.name])
             return
-        status, kind, headers = self.head or (200, None, ())
-        await exchange.start(status, kind, [*headers, self.name])
+        status, kind, headers = written.head or (200, None, ())
+        await exchange.start(status, kind, [*headers, written.name])
         await exchange.end()
 
     async def opening(self, exchange: Exchange) -> None:
         """Until its request was sent to preprocess. Raises ApiError if it was refused, ClientGone."""
-        await self._until(exchange, lambda: self.is_open or self.error is not None)
-        if self.error is not None:
-            raise self.error
+        written = self.written
+        await self.audience.until(exchange, lambda: self.is_open or written.error is not None)
+        if written.error is not None:
+            raise written.error
 
     async def settled(self, exchange: Exchange) -> None:
         """Until it is where the front before has left it. Raises ClientGone."""
-        done = self.ended is not None
-        await self._until(exchange, lambda: self.over if done else bool(self.pending) or self.over)
+        done, written = self.ended is not None, self.written
+        await self.audience.until(exchange, lambda: written.over if done else bool(self.pending) or written.over)
 
-    async def _until(self, exchange: Exchange, holds: Callable[[], bool]) -> None:
-        with self._attended(_Listener(exchange, 0, reads=False)) as listener:
-            while not holds():
-                await listener.wait()
-                _require_there(exchange)
-
-    async def _serve(self, listener: _Listener) -> bool:
-        """Write what there is; whether that was all."""
-        exchange = listener.exchange
-        _require_there(exchange)
-        if self.error is not None:
-            raise self.error
-        if self.whole is not None:
-            status, body, content_type, headers = self.whole
-            await exchange.respond(status, body, content_type, [*headers, self.name])
-            return True
-        new, listener.position = self.events[listener.position :], max(listener.position, len(self.events))
-        ping, listener.ping = listener.ping, b""
-        if self.head is not None and (new or ping or self.complete) and not exchange.started:
-            status, kind, headers = self.head
-            await exchange.start(status, kind, [*headers, self.name])
-        if self.complete and listener.position >= len(self.events):
-            await exchange.end(b"".join(new))
-            return True
-        if new or ping:
-            await exchange.write(b"".join(new) or ping)
-        return False
-
-    def _has_news(self, listener: _Listener) -> bool:
-        return listener.position < len(self.events) or self.over or bool(listener.ping) or listener.exchange.gone
-
-    @property
-    def name(self) -> Header:
-        """As clients are told it."""
-        return STREAM_ID, self.seed.encode()
-
-    @contextmanager
-    def _attended(self, listener: _Listener) -> Iterator[_Listener]:
-        listener.exchange.connection.on_lost.add(listener.lose)
-        self._listeners.add(listener)
-        self.attended |= listener.reads
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        try:
-            yield listener
-        finally:
-            listener.exchange.connection.on_lost.discard(listener.lose)
-            self._leave(listener)
-
-    def _leave(self, listener: _Listener) -> None:
-        self._listeners.discard(listener)
-        self.attended = any(other.reads for other in self._listeners)
-        if self._dropped and not self._listeners and not self.over:
+    def deserted(self) -> None:
+        """One that is not kept ends with its clients."""
+        if self._dropped and not self.written.over:
             self.exchange.connection.lose("the client closed the connection")
-        self.await_client()
-
-    def await_client(self) -> None:
-        """If there is none: not for ever."""
-        if not self._listeners and self._timer is None and not self._forgotten:
-            self._timer = asyncio.get_running_loop().call_later(self.seconds, self._expire)
-
-    def _expire(self) -> None:
-        self.give_up(f"its client did not come back within {self.seconds:g} s")
 
     def give_up(self, why: str) -> None:
         """It is not wanted any more: if it is being made, that ends."""
-        if self.begun and not self.over and self.ended is None:
+        if self.begun and not self.written.over and self.ended is None:
             self.exchange.connection.lose(why)
         else:
             self.keeper.drop(self)
 
     def stop(self) -> None:
         """The server shuts down."""
-        self.forget()
+        self.audience.close()
         if self._task is not None:
             self._task.cancel()
 
     def discard(self) -> None:
         """It is not kept any more, and whoever waits for it to be made again waits no longer."""
         self._dropped = True
-        self.forget()
-        if self._task is not None and not self.over:
-            self.error = ApiError(503, "the answer is not kept any more", kind=UNAVAILABLE)
+        self.audience.close()
+        if self._task is not None and not self.written.over:
+            self.written.error = ApiError(503, "the answer is not kept any more", kind=UNAVAILABLE)
             self._task.cancel()
-            self._wake_all()
+            self.audience.wake()
 
     @property
     def weight(self) -> int:
@@ -479,21 +327,14 @@ class KeptAnswer:
     @property
     def releasable(self) -> bool:
         """It need not be kept to be read to its end: a client is there that never asked for more."""
-        there = all(one.reads and not one.exchange.gone for one in self._listeners)
-        return not self.asked and self.is_open and bool(self._listeners) and there
+        return not self.asked and self.is_open and self.audience.reads_on
 
     def release(self) -> None:
         """It goes on for the clients that are there, and is not kept any more."""
         self._dropped = True
-        self.forget()
+        self.audience.close()
         self.records = []
-        self._trim()
-
-    def forget(self) -> None:
-        """It is not kept any more."""
-        self._forgotten = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.written.trim(self.audience.position)
 
     @property
     def everything(self) -> list[bytes]:
@@ -535,7 +376,7 @@ class KeptExchange(Exchange):
         return True
 
     def head(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> bytes:
-        self.answer.head = status, content_type, [*self.common, *headers]
+        self.answer.written.head = status, content_type, [*self.common, *headers]
         return b""
 
     async def begin(self, head: bytes) -> None:
@@ -550,7 +391,7 @@ class KeptExchange(Exchange):
         self.answer.add(body, outbox)
 
     async def ping(self, body: bytes) -> None:
-        self.answer.ping(body)
+        self.answer.audience.ping(body)
 
     async def end(self, body: bytes = b"") -> None:
         self.complete = True
@@ -565,11 +406,6 @@ class KeptExchange(Exchange):
     def commit(self) -> None:
         """What was noted is in the journal before clients see what came of it: they are woken in a later turn."""
         self.answer.keeper.commit()
-
-
-def _require_there(exchange: Exchange) -> None:
-    if exchange.gone:
-        raise ClientGone("the client closed the connection")
 
 
 def failure_of(error: ApiError) -> Failure:

@@ -118,10 +118,10 @@ class KeptAnswers:
         exchange.metered = True
         answer.begin(make)
         if background is not Background.ALONE:
-            await answer.play(exchange)
+            await answer.audience.play(exchange, 0)
             return
         await answer.opening(exchange)
-        await exchange.respond(200, answer.pending, headers=[answer.name])
+        await exchange.respond(200, answer.pending, headers=[answer.written.name])
 
     def _new(self, exchange: Exchange, seconds: float, *, asked: bool) -> KeptAnswer:
         head = Head(exchange.method, exchange.path, exchange.query, exchange.headers, modern=True, keep_alive=False)
@@ -148,7 +148,7 @@ class KeptAnswers:
         """Texts of each key that wait or run though no client reads them."""
         alone = Counter[str]()
         for answer in self._live.values():
-            if not answer.attended:
+            if not answer.audience.attended:
                 alone[answer.key] += answer.texts
         return alone
 
@@ -169,7 +169,7 @@ class KeptAnswers:
         if answer is None or answer.key != ("" if account is None else account.key.digest):
             told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
             raise ApiError(404, told, kind=NOT_FOUND, parameter="id")
-        if make and not answer.begun and answer.error is None and answer.ended is not None:
+        if make and not answer.begun and answer.written.error is None and answer.ended is not None:
             self._make_again(answer)
         return answer
 
@@ -192,7 +192,7 @@ class KeptAnswers:
                 log.exception("request %s can't be read from the journal: it is lost", found.opened.seed)
         self._go_on()
         if self._answers:
-            under_way = sum(not answer.over and answer.ended is None for answer in self._answers.values())
+            under_way = sum(not answer.written.over and answer.ended is None for answer in self._answers.values())
             log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
         self.journal.tidy()
 
@@ -209,7 +209,7 @@ class KeptAnswers:
 
     async def _try_each(self, answers: Sequence[KeptAnswer]) -> None:
         for answer in answers:
-            if answer.seed in self._answers and not answer.over:
+            if answer.seed in self._answers and not answer.written.over:
                 self._note_tried(answer.seed)
                 answer.proof = asyncio.Event()
                 self._make_again(answer)
@@ -236,7 +236,7 @@ class KeptAnswers:
         answer = KeptAnswer(own, opened.key, opened.seconds, self)
         answer.resume(found, barren)
         self._answers[own.seed] = answer
-        answer.await_client()
+        answer.audience.wait()
         if answer.ended is not None:
             self._complete.add(answer)
             return

@@ -159,9 +159,9 @@ def test_of_a_front_s_deaths_only_the_one_that_was_tried_alone_is_to_blame(journ
 
     async def talk(kept):
         answers = [kept.find(seed, None) for seed in SEEDS[:3]]
-        refused = [answer.error is not None for answer in answers]
+        refused = [answer.written.error is not None for answer in answers]
         assert refused == [number == tried for number in range(3)]
-        waiting = [answer for answer in answers if answer.error is None]
+        waiting = [answer for answer in answers if answer.written.error is None]
         for number, answer in enumerate(waiting):  # one at a time
             await pass_turns()
             assert [one.begun for one in waiting] == [other <= number for other in range(len(waiting))]
