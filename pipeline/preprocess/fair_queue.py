@@ -29,6 +29,7 @@ class Share:
     """Of one key in one class."""
 
     priority: int
+    background: bool = False  # nobody waits for any of it
     weight: float = 1.0
     counter: float = 0.0  # tokens computed for it, by weight
     live: int = 0  # sequences that wait or have a row
@@ -57,6 +58,11 @@ class FairQueue:
     def __iter__(self) -> Iterator[Sequence]:
         """In no order across shares."""
         return chain.from_iterable(share.waiting for share in self._live)
+
+    @property
+    def awaited(self) -> bool:
+        """Somebody waits for some of what waits or runs."""
+        return not all(share.background for share in self._live)
 
     def share_of(self, sequence: Sequence) -> Share:
         return self._shares[_place(sequence.owner)]
@@ -95,7 +101,7 @@ class FairQueue:
         place = _place(owner)
         share = self._shares.get(place)
         if share is None:
-            share = self._shares[place] = Share(owner.priority)
+            share = self._shares[place] = Share(owner.priority, owner.background)
             self._forget_some()
         if not share.live:
             self._live.append(share)

@@ -22,6 +22,7 @@ from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.step import RowKind
 
 _LONG_PART = 4  # long prompts get at most a quarter of a step's budget while there are other keys' requests
+_BACKGROUND_PART = 4  # so much of a step is for prompts that nobody waits for, where somebody waits for others
 
 
 @dataclass(slots=True)
@@ -359,11 +360,17 @@ class Scheduler:
 
     def _longest_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
         """Of this prompt. Prompts that need more than an ordinary step share a part of each, where other keys'
-        requests would wait for them; so do those that come from another replica, where somebody decodes."""
+        requests would wait for them; so do those that come from another replica, where somebody decodes, and those
+        that nobody waits for, where somebody waits for others."""
         if sequence.moved and len(self._columns):
             taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
             budget = max(0, min(budget, self._step_tokens // 2 - taken))
-        if not self.waiting.several or sequence.known <= self._budget:
+        if not self.waiting.several:
+            return budget
+        if sequence.owner.background and self.waiting.awaited:
+            taken = sum(chunk.count for chunk in chunks if chunk.sequence.owner.background)
+            budget = max(0, min(budget, self._step_tokens // _BACKGROUND_PART - taken))
+        if sequence.known <= self._budget:
             return budget
         taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._budget)
         room = max(2, self._step_tokens // _LONG_PART) - taken

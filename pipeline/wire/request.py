@@ -104,6 +104,11 @@ class Owner(NamedTuple):
     weight: float = 1.0
     priority: int = 0  # class; the lowest is first
 
+    @property
+    def background(self) -> bool:
+        """Nobody waits for it."""
+        return self.key < 0
+
     def in_background(self, weight: float) -> Owner:
         """A share of its own, with so much of the weight: what nobody waits for is no queue for what somebody does,
         and progresses nevertheless."""

@@ -282,6 +282,27 @@ def test_a_newcomer_of_another_key_gets_a_row_at_once_and_no_text_suffers():
     check(world, greedy | {number: (lasting[number], 37) for number in (6, 7, 8)})
 
 
+def test_prompts_that_nobody_waits_for_take_a_part_of_a_step_where_somebody_waits():
+    world, behind = World(blocks=256, block_size=4, rows=16, budget=64, ahead=1), Owner().in_background(0.25)
+    texts = {number: ([3 + number] * 30, 4) for number in range(12)}
+    for number in range(11):
+        world.submit(number, *texts[number], behind)
+
+    def computed():
+        return sum(world.sequences[number].computed for number in range(11))
+
+    world.plan()
+    alone = computed()
+    world.submit(11, *texts[11], Owner())
+    world.finish_step()
+    world.plan()
+    assert alone > 48
+    assert world.sequences[11].computed == 30
+    assert 0 < computed() - alone <= 64 // 4 + 2  # and the rows that decode
+    world.drain()
+    check(world, texts)
+
+
 @pytest.mark.parametrize("key", [1, 2])
 def test_a_key_that_lacks_blocks_gets_them_from_the_one_that_has_more(key):
     world = World(blocks=33, block_size=4, rows=8, budget=64, ahead=1)
