@@ -199,9 +199,9 @@ def resident_bytes(pid: int) -> int:
 
 
 def own_bytes(pid: int) -> int:
-    """PSS but for pages of files, which it shares with programs that are none of its own. Raises OSError."""
-    sizes = _sizes(pid)
-    return sizes["Pss"] - sizes["Pss_File"]
+    """Its part of memory that is neither a file's nor a segment's: those come and go with programs and generations
+    that are none of its doing. Raises OSError."""
+    return _sizes(pid)["Pss_Anon"]
 
 
 def threads(pid: int) -> int:

@@ -6,7 +6,7 @@
 
 40 clients for 32 rows on an emulated device: streams of known text, which are compared, clients that go away in the
 middle of an answer or of a request, and a dozen kinds of bad requests, whose statuses are checked. The memory of
-no process (PSS, but for pages of files) may grow by more than 1 % in the second half, nor the number of its threads
+no process (PSS but files and segments) may grow by more than 1 % in the second half, nor the number of its threads
 and descriptors; descriptors, segments and KV blocks are as at the beginning when all is over; no wake-up was lost.
 Exit status 1 if anything was wrong.
 
