@@ -18,7 +18,11 @@ def test_what_can_change_does_and_the_rest_waits():
     reload = Reload.of(current, configured("pipeline.max_queue=7", "pipeline.max_rows=3", "pipeline.log.level=debug"))
     assert reload.config.pipeline.max_queue == reload.live["pipeline.max_queue"] == 7
     assert reload.config.pipeline.max_rows == current.pipeline.max_rows
-    assert set(reload.changed) == {"pipeline.max_queue", "pipeline.log.level"}
+    assert set(reload.changed) == {
+        "pipeline.max_queue",
+        "pipeline.max_background",
+        "pipeline.log.level",
+    }  # a half of it
     assert reload.waiting == ("pipeline.max_rows", "pipeline.logit_rows")
     text = reload.describe()
     assert "pipeline.max_queue = 7" in text
@@ -41,7 +45,10 @@ def test_what_can_change_must_fit_to_what_can_not():
 def test_adapters_wait_for_a_restart_and_their_names_stay_taken():
     current = configured("pipeline.lora.adapters={a: x}")
     reload = Reload.of(current, configured("pipeline.lora.adapters={b: x}", "pipeline.max_queue=7"))
-    assert (reload.changed, reload.waiting) == (("pipeline.max_queue",), ("pipeline.lora.adapters",))
+    assert (set(reload.changed), reload.waiting) == (
+        {"pipeline.max_queue", "pipeline.max_background"},
+        ("pipeline.lora.adapters",),
+    )
     assert list(reload.config.pipeline.lora.adapters) == ["a"]
     assert reload.describe().endswith("; needs a restart: pipeline.lora.adapters")
     with pytest.raises(ConfigurationError, match=r"a, which is the model's own name \(pipeline.model_aliases"):
