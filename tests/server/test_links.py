@@ -4,7 +4,6 @@ token is lost, none comes twice. And whoever is no router is refused by name, wh
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
 import http.client
 import json
 import re
@@ -15,7 +14,7 @@ from importlib.metadata import version
 import httpx
 import pytest
 
-from model.tokenizer import pack_vocabulary
+from model.tokenizer import fingerprint, pack_vocabulary
 from pipeline.front.main import link_settings
 from pipeline.launcher.certificates import link_files, make_certificates
 from pipeline.link.frames import FrameReader, FrameWriter, Kind, batches
@@ -184,8 +183,8 @@ class Stranger:
 
 def facts_of(cluster):
     config = cluster.router.config
-    vocabulary = pack_vocabulary(open_tokenizer(config, 2048))
-    return link_settings(config, 2048, hashlib.sha256(vocabulary).hexdigest()[:32]).facts
+    vocabulary = fingerprint(memoryview(pack_vocabulary(open_tokenizer(config, 2048))))
+    return link_settings(config, 2048, vocabulary).facts
 
 
 OWN = 5
