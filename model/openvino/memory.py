@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from model.families import Spec
+from model.huge_pages import collapse, private_memory, whole_pages
 from model.mindspore_common.memory import MemoryNeed
 from model.openvino.settings import OpenVinoSettings
 
@@ -18,7 +19,6 @@ _RUNTIME_BYTES = 400 << 20  # Python, OpenVINO, scratch memory, and kernels made
 _KV_BITS = {"f32": 32, "f16": 16, "bf16": 16, "u8": 8}
 _U8_FACTORS = 8  # bytes of scale and zero point beside each 8-bit vector
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
-_MADV_COLLAPSE = 25  # Linux 6.1
 
 
 def kv_block_bytes(spec: Spec, settings: OpenVinoSettings) -> int:
@@ -55,28 +55,23 @@ def use_huge_pages() -> None:
         if "[never]" in (_HUGE_PAGES / "enabled").read_text():
             return
         size = int((_HUGE_PAGES / "hpage_pmd_size").read_text())
-        regions = list(_private_memory())
+        regions = list(private_memory())
     except OSError:
         return
-    libc = ctypes.CDLL(None)
-    for begin, end in regions:
-        first, count = -(-begin // size) * size, end // size - -(-begin // size)
-        if count <= 0:
-            continue
-        resident = np.zeros(count * size // mmap.PAGESIZE, np.uint8)
-        libc.mincore(ctypes.c_void_p(first), ctypes.c_size_t(count * size), ctypes.c_void_p(resident.ctypes.data))
-        filled = (resident.reshape(count, -1) & 1).all(1)
-        for number in np.flatnonzero(filled).tolist():
-            libc.madvise(ctypes.c_void_p(first + number * size), ctypes.c_size_t(size), _MADV_COLLAPSE)
+    collapse((page for begin, end, _ in regions for page in _filled(whole_pages(begin, end, size))), size)
 
 
-def _private_memory() -> Iterator[tuple[int, int]]:
-    """First and last address of each mapping of this process that has no file and that it may write to."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        where, mode, _, _, inode = line.split()[:5]
-        if mode == "rw-p" and inode == "0":
-            begin, end = where.split("-")
-            yield int(begin, 16), int(end, 16)
+def _filled(pages: range) -> Iterator[int]:
+    """Those of which the kernel has every small page in memory."""
+    if not pages:
+        return
+    size = len(pages) * pages.step
+    resident = np.zeros(size // mmap.PAGESIZE, np.uint8)
+    ctypes.CDLL(None).mincore(
+        ctypes.c_void_p(pages.start), ctypes.c_size_t(size), ctypes.c_void_p(resident.ctypes.data)
+    )
+    filled = (resident.reshape(len(pages), -1) & 1).all(1)
+    yield from (pages[number] for number in np.flatnonzero(filled).tolist())
 
 
 def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> int:

@@ -51,5 +51,5 @@ def test_nothing_happens_where_there_are_none(tmp_path, monkeypatch, system):
     if system is not None:
         (tmp_path / "enabled").write_text(system)
     monkeypatch.setattr(memory, "_HUGE_PAGES", tmp_path)
-    monkeypatch.setattr(memory, "_private_memory", lambda: pytest.fail("it looked at memory"))
+    monkeypatch.setattr(memory, "private_memory", lambda: pytest.fail("it looked at memory"))
     memory.use_huge_pages()
