@@ -38,7 +38,7 @@ class StreamRoutes:
         query = parse_qs(exchange.query.decode("latin-1"), keep_blank_values=True)
         position = _position(exchange, query)
         if only_head:
-            await answer.show_head(exchange)
+            await answer.audience.show_head(exchange)
         elif kind == "responses" and not _is_stream(query):
             await exchange.respond(200, await _object(answer, exchange))
         elif answer.written.whole is None and answer.written.complete and position > len(answer.written.events):

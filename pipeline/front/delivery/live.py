@@ -16,7 +16,13 @@ CANCELLED: Final = "request_cancelled"
 """Code of the error with which a request ends that was cancelled."""
 
 CANCELLED_STATUS: Final = 499
-_OWN = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")  # as x-request-id has it, or the answer: chatcmpl-…, resp_…
+_OWN = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")
+
+
+def seed_of(name: str) -> str:
+    """From an id as x-request-id has it, or the answer: chatcmpl-…, resp_…; empty for one of another kind."""
+    found = _OWN.match(name)
+    return found[1] if found else ""
 
 
 class Cancellable(Protocol):
@@ -48,8 +54,7 @@ class LiveRequests:
     def cancel(self, name: str, account: Account | None) -> int:
         """How many it was. Raises ApiError 404 for an id that is not known, or whose request is another key's, unless
         `account` is an operator's: the two look alike."""
-        own = _OWN.match(name)
-        found = self._by_id.get(name) or (self._by_id.get(own[1]) if own else None) or {}
+        found = self._by_id.get(name) or self._by_id.get(seed_of(name)) or {}
         operator = account is not None and account.key.operator
         mine = [request for request, theirs in found.items() if operator or theirs is account]
         if not mine:

@@ -267,19 +267,6 @@ class KeptAnswer:
 
     # ---- its clients ----------------------------------------------------------------------------------------------
 
-    async def show_head(self, exchange: Exchange) -> None:
-        """As far as it is known, at once. Raises ApiError."""
-        written = self.written
-        if written.error is not None:
-            raise written.error
-        if written.whole is not None:
-            status, body, content_type, headers = written.whole
-            await exchange.respond(status, body, content_type, [*headers, written.name])
-            return
-        status, kind, headers = written.head or (200, None, ())
-        await exchange.start(status, kind, [*headers, written.name])
-        await exchange.end()
-
     async def opening(self, exchange: Exchange) -> None:
         """Until its request was sent to preprocess. Raises ApiError if it was refused, ClientGone."""
         written = self.written

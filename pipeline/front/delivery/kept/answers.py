@@ -16,6 +16,7 @@ import ipc
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
 from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange, Make
 from pipeline.front.delivery.kept.journal import Dropped, Found, Journal, Tried, make_journal, renumbered
+from pipeline.front.delivery.live import seed_of
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
 from pipeline.front.http.errors import NOT_FOUND, OVERLOADED, SERVER, ApiError, retry_later
@@ -33,7 +34,6 @@ TIMINGS: Final = b"x-ringserve-timings"
 """Header, "1": return the headers x-…-ms."""
 
 _SHAPING: Final = (TIMINGS, DEADLINE, REQUEST_ID, TRACEPARENT)
-_ID = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")
 _SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?\Z")
 _MOST_BARREN: Final = 2  # fronts that end without a token of a request, before it is tried alone, and then refused
 _FULL: Final = 0.75  # of the memory: beyond it no more are begun
@@ -164,8 +164,7 @@ class KeptAnswers:
     def find(self, name: str, account: Account | None, *, make: bool = True) -> KeptAnswer:
         """By its id, as a header or the answer has it. Raises ApiError 404 for one that is not there, or is another
         key's: the two look alike. `make`: one of a front before is made again, if it was not yet."""
-        own = _ID.match(name)
-        answer = self._answers.get(own[1]) if own else None
+        answer = self._answers.get(seed_of(name))
         if answer is None or answer.key != ("" if account is None else account.key.digest):
             told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
             raise ApiError(404, told, kind=NOT_FOUND, parameter="id")

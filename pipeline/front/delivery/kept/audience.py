@@ -105,6 +105,12 @@ class Audience:
                 if not self._has_news(listener):  # writing may have taken its time
                     await listener.wait()
 
+    async def show_head(self, exchange: Exchange) -> None:
+        """As far as it is known, at once. Raises ApiError."""
+        if not await self._is_told_whole(exchange):
+            await self._start(exchange)
+            await exchange.end()
+
     async def until(self, exchange: Exchange, holds: Callable[[], bool]) -> None:
         """Raises ClientGone."""
         with self._attended(_Listener(exchange, 0, reads=False)) as listener:
@@ -116,23 +122,33 @@ class Audience:
         """Write what there is; whether that was all."""
         exchange, written = listener.exchange, self._written
         _require_there(exchange)
-        if written.error is not None:
-            raise written.error
-        if written.whole is not None:
-            status, body, content_type, headers = written.whole
-            await exchange.respond(status, body, content_type, [*headers, written.name])
+        if await self._is_told_whole(exchange):
             return True
         new, listener.position = written.events[listener.position :], max(listener.position, len(written.events))
         ping, listener.ping = listener.ping, b""
         if written.head is not None and (new or ping or written.complete) and not exchange.started:
-            status, kind, headers = written.head
-            await exchange.start(status, kind, [*headers, written.name])
+            await self._start(exchange)
         if written.complete and listener.position >= len(written.events):
             await exchange.end(b"".join(new))
             return True
         if new or ping:
             await exchange.write(b"".join(new) or ping)
         return False
+
+    async def _is_told_whole(self, exchange: Exchange) -> bool:
+        """What is no stream, if it is none. Raises ApiError."""
+        written = self._written
+        if written.error is not None:
+            raise written.error
+        if written.whole is None:
+            return False
+        status, body, content_type, headers = written.whole
+        await exchange.respond(status, body, content_type, [*headers, written.name])
+        return True
+
+    async def _start(self, exchange: Exchange) -> None:
+        status, kind, headers = self._written.head or (200, None, ())
+        await exchange.start(status, kind, [*headers, self._written.name])
 
     def _has_news(self, listener: _Listener) -> bool:
         written = self._written
