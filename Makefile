@@ -59,8 +59,7 @@ PARALLEL := -n 2 $(BY_FILE)
 # First what may run in parallel, and whether it reaches 80 % of each module's lines; then whole servers that mostly wait;
 # then what must run alone. Status 5: there was nothing of the one kind.
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -m 'not serial and not survival' $(PARALLEL) --cov --cov-report=json:.coverage.json $(PYTEST_FLAGS) || test $$? -eq 5
-	$(if $(PYTEST_FLAGS),: only a part was run,$(BIN)/python -m scripts.verify.coverage_floor .coverage.json)
+	$(BIN)/python -m scripts.verify.coverage $(if $(PYTEST_FLAGS),--no-floor) $(BIN)/python -m pytest -m 'not serial and not survival' $(PARALLEL) $(PYTEST_FLAGS)
 	$(BIN)/python -m pytest -m survival -n 3 $(BY_FILE) $(PYTEST_FLAGS) || test $$? -eq 5
 	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
 

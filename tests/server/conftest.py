@@ -9,11 +9,11 @@ from tests.server.supervised import Supervised
 
 @pytest.fixture(scope="module", autouse=True)
 def unmeasured():
-    """What only a whole server reaches does not count as covered, and its coverage would cost time."""
-    before = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    """What only a whole server reaches does not count as covered."""
+    before = os.environ.pop("RINGSERVE_COVERAGE", None)
     yield
     if before is not None:
-        os.environ["COVERAGE_PROCESS_CONFIG"] = before
+        os.environ["RINGSERVE_COVERAGE"] = before
 
 
 @pytest.fixture
