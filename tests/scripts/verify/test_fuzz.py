@@ -58,6 +58,8 @@ GOOD = [
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + JSON + b"content-length: 2\r\n\r\n{}",
     REFUSED,
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: {}\n\ndata: [DONE]\n\n",
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n"
+    b'{"error":"the answer was not complete within the 1 ms that the request allows"}\n',
 ]  # fmt: skip
 BAD = [
     b"HTTP/1.1 500 Internal Server Error\r\n" + JSON + b"content-length: %d\r\n\r\n" % len(ERROR) + ERROR,
