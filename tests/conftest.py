@@ -8,6 +8,7 @@ and need neither MindSpore nor a compiler.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,10 @@ ENGINE = (
 
 # What tests compile is kept between them, and not in the user's own cache.
 os.environ["XDG_CACHE_HOME"] = str(ROOT.parent / ".cache" / "tests")
+
+# A shell lets what it runs in the background ignore Ctrl-C, and servers inherit that, which tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example. An example may take as long as it does: who else is at work on the machine is not its fault.
