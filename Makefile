@@ -60,7 +60,7 @@ PARALLEL := -n 2 $(BY_FILE)
 # then what must run alone. Status 5: there was nothing of the one kind.
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m scripts.verify.coverage $(if $(PYTEST_FLAGS),--no-floor) $(BIN)/python -m pytest -m 'not serial and not survival' $(PARALLEL) $(PYTEST_FLAGS)
-	$(BIN)/python -m pytest -m survival -n 3 $(BY_FILE) $(PYTEST_FLAGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m survival -n 4 $(BY_FILE) $(PYTEST_FLAGS) || test $$? -eq 5
 	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
 
 test-fast: $(VENV)/.stamp-test

@@ -1,7 +1,7 @@
 """What holds for all tests: random ones are the same every time, and which may run beside which.
 
 `make test` runs those that look at no clock and can spare a CPU in parallel, then servers that must survive
-something, three at a time, then the others one by one. `make test-fast` runs those of the first that start no server
+something, four at a time, then the others one by one. `make test-fast` runs those of the first that start no server
 and need neither MindSpore nor a compiler.
 """
 
@@ -23,30 +23,36 @@ SERIAL = (
     "scripts/lab/test_http.py",
     "scripts/lab/test_processes.py",
     "scripts/bench/test_",
-    "scripts/verify",
+    "scripts/verify/test_",
     "server",
 )
 """Clocks, or all CPUs."""
 
 SURVIVAL = (
     "scripts/bench/serving/test_bench_serving.py",
+    "scripts/bench/test_ipc.py",
     "scripts/bench/test_overhead.py",
     "scripts/bench/test_peers.py",
+    "scripts/bench/test_speculation.py",
     "scripts/lab/test_server.py",
     "scripts/verify/test_chaos.py",
+    "scripts/verify/test_flips.py",
     "scripts/verify/test_fuzz.py",
     "scripts/verify/test_soak.py",
     "server/test_bounded.py",
     "server/test_deterministic.py",
+    "server/test_early_ready.py",
     "server/test_end.py",
     "server/test_haproxy.py",
     "server/test_kept.py",
     "server/test_links.py",
+    "server/test_metrics.py",
     "server/test_operations.py",
     "server/test_poison.py",
     "server/test_ranks.py",
     "server/test_readiness.py",
     "server/test_replicas.py",
+    "server/test_scores.py",
     "server/test_server.py",
     "server/test_starvation.py",
     "server/test_supervision.py",

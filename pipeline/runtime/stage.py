@@ -188,7 +188,9 @@ def _run(fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
     signal.signal(END, _leave_quietly)
     control = Control(Channel.inherited(specification.control_fd))
     try:
+        gc.disable()  # what is imported stays: there is nothing to find
         run = load()
+        gc.enable()
         run(_stage(specification, control))
     except SystemExit:
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -44,6 +45,11 @@ def _is_run(item: pytest.Item) -> bool:
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name.replace(" ", "-"))
 def test_run(run: Any, verifying: dict[str, Future[Any]]) -> None:
     assert verifying[run.name].result().result == run.expected
+
+
+def test_what_takes_too_long_here_was_verified_with_this_model() -> None:
+    recorded = json.loads(rings.RECORD.read_text())
+    assert recorded == rings.record_of((*rings.PROTOCOL, *rings.BROKEN)), "run make verify, and commit its record"
 
 
 def test_an_unfinished_search_is_no_proof() -> None:

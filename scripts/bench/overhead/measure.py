@@ -72,16 +72,25 @@ def measure(plan: Plan, directory: Path, say: Say) -> Results:
     results: Results = defaultdict(list)
     with worker(serve_client) as client, worker(serve_bare_steps, file) as bare:
         for number in range(plan.rounds):
-            for variant in plan.variants if number % 2 == 0 else plan.variants[::-1]:
-                say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
-                with started(variant, file, plan.batches, plan.overrides) as server:
-                    for batch in plan.batches:
-                        cell = run_cell(plan, variant, server, client, bare, batch)
-                        results[variant.name, batch].append(cell)
+            for variants in _by_server(plan.variants if number % 2 == 0 else plan.variants[::-1]):
+                with started(variants[0], file, plan.batches, plan.overrides) as server:
+                    for variant in variants:
+                        say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
+                        for batch in plan.batches:
+                            cell = run_cell(plan, variant, server, client, bare, batch)
+                            results[variant.name, batch].append(cell)
             greedy = [variant.name for variant in plan.variants if variant.greedy]
             for batch in plan.batches:
                 compare_texts({name: results[name, batch][-1].texts for name in greedy}, batch)
     return results
+
+
+def _by_server(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Those that differ only in what clients ask for share one, in their order."""
+    found: dict[tuple[bool, tuple[str, ...]], list[Variant]] = {}
+    for variant in variants:
+        found.setdefault((variant.replaced, variant.overrides), []).append(variant)
+    return list(found.values())
 
 
 def run_cell(plan: Plan, variant: Variant, server: Server, client: Connection, bare: Connection, batch: int) -> Cell:

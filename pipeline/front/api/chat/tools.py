@@ -20,7 +20,7 @@ INPUT: Final = {"type": "object", "properties": {"input": {"type": "string"}}, "
 """Arguments of a custom tool."""
 
 MOST_TOOLS: Final = 128
-NAME: Final = r"^[\w.:/-]{1,128}$"
+NAME: Final = r"^[\w.:/-]+$"
 _TOLD: Final = 5  # names, in an error
 
 

@@ -15,7 +15,9 @@ from pipeline.front.api.fields import Kind, given, only, wrong
 from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.settings import FrontSettings
 
-ToolName = Annotated[str, Field(pattern=NAME, description="Letters, digits and _ - . : /, up to 128.")]
+ToolName = Annotated[
+    str, Field(pattern=NAME, max_length=128, description="Letters, digits and _ - . : /, up to 128.")
+]
 
 
 class FunctionTool(Body):
