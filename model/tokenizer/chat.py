@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
-
-import jinja2
-from jinja2 import meta, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from model.errors import TokenizerError
 
@@ -30,20 +21,6 @@ class ChatTemplateError(TokenizerError):
     """The messages do not fit the chat template, their client's fault; an unusable one is a plain TokenizerError."""
 
 
-class GenerationBlock(Extension):
-    """``{% generation %}`` marks the assistant's text for training; in a prompt it is just its content."""
-
-    tags = {"generation"}  # noqa: RUF012 - the name and kind that Jinja asks for
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
-
-    def _content(self, caller: Macro | Callable[[], str]) -> str:
-        return caller()
-
-
 class ChatTemplate:
     """A compiled template. It comes from the operator's files; the messages come from clients."""
 
@@ -56,12 +33,14 @@ class ChatTemplate:
         self.origin, self.source, self.tool_use = origin, source, tool_use
         self._wants_parts = False
         self._knows_developer = "developer" in source
-        environment = _make_environment()
+        # processes that render nothing do without Jinja
+        from model.tokenizer.jinja import TemplateError, TemplateSyntaxError, compiled
+
+        self._refuses = TemplateError
         try:
-            asked_for: set[str] = meta.find_undeclared_variables(environment.parse(source))
-            self.asked_for: frozenset[str] = frozenset(asked_for) | (tool_use.asked_for if tool_use else frozenset())
-            self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
+            self._template, asked_for = compiled(source)
+            self.asked_for: frozenset[str] = asked_for | (tool_use.asked_for if tool_use else frozenset())
+        except TemplateSyntaxError as error:
             raise TokenizerError(
                 f"the chat template in {origin} is not valid Jinja, line {error.lineno}: {error.message}"
             ) from error
@@ -157,7 +136,7 @@ class ChatTemplate:
     def _render(self, variables: Mapping[str, Any]) -> str:
         try:
             return self._template.render(variables)
-        except jinja2.TemplateError as error:
+        except self._refuses as error:
             raise ChatTemplateError(f"the chat template refuses the messages: {_shown(error.message)}") from error
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             raise ChatTemplateError(f"the chat template cannot render the messages: {_shown(error)}") from error
@@ -188,34 +167,3 @@ def _cut(prompt: str) -> str:
         raise ChatTemplateError("the last message can't be continued: the chat template does not show its content")
     stripped = not prompt.startswith(_CUT + " ", end)
     return prompt[:end].rstrip() if stripped else prompt[:end]
-
-
-def _make_environment() -> ImmutableSandboxedEnvironment:
-    """The environment of transformers' `apply_chat_template`; templates are written for exactly this one."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Unlike Jinja's own filter it does not escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    """Local time, as templates that tell the model today's date expect it."""
-    return datetime.datetime.now().astimezone().strftime(form)

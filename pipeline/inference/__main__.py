@@ -22,4 +22,4 @@ def load() -> Callable[[Stage], None]:
 
 
 if __name__ == "__main__":
-    run_stage(load)
+    run_stage(load, clean_up=True)

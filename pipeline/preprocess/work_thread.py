@@ -7,8 +7,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from pipeline.runtime import background
-
 T = TypeVar("T")
 
 
@@ -23,7 +21,7 @@ class WorkThread(Generic[T]):
     def put(self, job: T) -> None:
         self._queue.put(job)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=background.PREFIX + self._name, daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
     def end(self) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import threading
 
-PREFIX = "worker-"
-"""The names of these threads begin with it."""
-
 SWITCH_S = 0.0005
 """For how long such a thread may keep the loop from running Python code (`sys.setswitchinterval`)."""
 
@@ -18,8 +15,3 @@ def lower_priority() -> None:
     """Of the calling thread, which is in a library most of the time: the model comes first. Such a thread must not
     run much Python code: a thread that waits for the GIL would wait for the holder's CPU time, too."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def are_there() -> bool:
-    """At exit the interpreter would wait for them, or interrupt them inside a library, which aborts the process."""
-    return any(thread.name.startswith(PREFIX) for thread in threading.enumerate())

@@ -23,7 +23,6 @@ from typing import Any, Never
 import ipc
 from model.runner import Bucket, RunnerFacts
 from pipeline.config import Configuration, load_configuration, with_values
-from pipeline.runtime import background
 from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.generations import END, Control, Generation, handle_of
@@ -169,14 +168,15 @@ def _facts(values: Mapping[str, Any]) -> RunnerFacts:
     return RunnerFacts(**{**values, "buckets": tuple(Bucket(**bucket) for bucket in values["buckets"])})
 
 
-def run_stage(load: Callable[[], Callable[[Stage], None]]) -> Never:
-    """The whole life of a stage's process. `load` imports the stage's main function."""
+def run_stage(load: Callable[[], Callable[[Stage], None]], *, clean_up: bool = False) -> Never:
+    """The whole life of a stage's process. `load` imports the stage's main function. `clean_up`: at its end, as
+    engines must. Otherwise it just ends: threads may be at work on a long text, and all it has goes with it."""
     status = _run(int(sys.argv[-1]), load)
-    if not background.are_there():
+    if clean_up:
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # threads may be at work on a long text, and are not waited for
+    os._exit(status)
 
 
 def _run(fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:

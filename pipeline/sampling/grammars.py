@@ -97,7 +97,7 @@ class RowGrammars:
     def _compile(self, grammar: RowGrammar) -> None:
         if self._compiler is None:
             sys.setswitchinterval(background.SWITCH_S)
-            self._compiler = ThreadPoolExecutor(1, background.PREFIX + "grammars")
+            self._compiler = ThreadPoolExecutor(1, "grammars")
         text, output, fresh = grammar.text, grammar.output.tolist(), grammar.begun_anew
         grammar.compiling = self._compiler.submit(self._make_matcher, text, output, fresh)
 

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from pipeline.front.http.errors import OVERLOADED, ClientGone, retry_later
 from pipeline.front.http.exchange import Exchange
-from pipeline.runtime import background
 
 T = TypeVar("T")
 
@@ -22,7 +21,7 @@ class Worker:
 
     def __init__(self, name: str, begin: Callable[[], None] | None = None) -> None:
         """The thread calls `begin` first."""
-        self._executor = ThreadPoolExecutor(1, background.PREFIX + name, begin)
+        self._executor = ThreadPoolExecutor(1, name, begin)
         self._bytes = 0  # of the bodies that wait, and of the one that is worked on
 
     async def run(self, exchange: Exchange, work: Callable[[], T]) -> T:

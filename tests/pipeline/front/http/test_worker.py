@@ -42,7 +42,7 @@ def test_the_loop_runs_meanwhile_and_results_come_back(worker):
         go_on.set()
         return await task
 
-    assert asyncio.run(main()).startswith("worker-test")
+    assert asyncio.run(main()).startswith("test")
 
 
 def test_what_fails_is_raised(worker):
