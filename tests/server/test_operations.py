@@ -98,7 +98,7 @@ def test_as_many_bytes_as_the_kernel_is_said_to_take(server):
 
 SHOWN_TO_PEOPLE = {
     "pipeline/exporter/spans.py",  # traces have the time of day
-    "model/tokenizer/chat.py",  # templates may name the day
+    "model/tokenizer/jinja.py",  # templates may name the day
     "pipeline/front/api/info_routes.py",  # `created`, as below
     "pipeline/front/api/ollama/answer.py",  # `created_at`
     "pipeline/front/api/ollama/routes.py",  # `modified_at`

@@ -40,7 +40,8 @@ class Chain:
 
 @contextlib.contextmanager
 def chain(file: Path) -> Iterator[Chain]:
-    """Of the device in this configuration. Who connects to the port is sent a `STAMP` for each step."""
+    """Of the device in this configuration. Who connects to the port is sent a `STAMP` at once, and one
+    for each step from then on."""
     with (
         ipc.SlotRing.create("chain_logits", slots=4, slot_size=64) as logits,
         ipc.ByteRing.create("chain_deltas", capacity=1 << 16) as deltas,
@@ -101,7 +102,12 @@ async def _pass_on(handle: ipc.RingHandle, pipe: Connection) -> None:
 
     class Client(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            connected[:] = [cast("asyncio.WriteTransport", transport)]
+            self._client = cast("asyncio.WriteTransport", transport)
+            self._client.write(STAMP.pack(0))
+            connected.append(self._client)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            connected.remove(self._client)
 
     server = await asyncio.get_running_loop().create_server(Client, "127.0.0.1", 0)
     with ipc.ByteRing.from_handle(handle) as ring, contextlib.suppress(ipc.PeerDied, ipc.RingClosed):

@@ -66,6 +66,7 @@ AWAKE = ("launch", "sample", "detokenize and send", "write")
 """Parts in which nobody has to be woken."""
 _MOST_TOKENS = 3500  # the statistics page keeps the stamps of so many steps
 _SETTLING = 10
+_CONNECTED = "connected"
 _TIMEOUT_S = 120.0
 
 Int64 = NDArray[np.int64]
@@ -119,13 +120,14 @@ class Watched:
 
 
 def serve_watcher(pipe: Connection) -> None:
-    """Answers (port, tokens, pids, whether it is a chain) with `Watched`."""
+    """Answers (port, tokens, pids, whether it is a chain) with `Watched`; of a chain first with `_CONNECTED`."""
 
     def answer(asked: tuple[int, int, list[int], bool]) -> None:
         port, tokens, pids, is_chain = asked
         gc.disable()
         try:
-            pipe.send((watch_chain if is_chain else watch)(port, tokens, pids))
+            watched = watch_chain(port, tokens, pids, pipe) if is_chain else watch(port, tokens, pids)
+            pipe.send(watched)
         except (BenchError, OSError) as error:
             pipe.send(BenchError(str(error)))
         gc.enable()
@@ -149,10 +151,12 @@ def watch(port: int, tokens: int, pids: list[int]) -> Watched:
     return Watched(times, counts)
 
 
-def watch_chain(port: int, tokens: int, pids: list[int]) -> Watched:
+def watch_chain(port: int, tokens: int, pids: list[int], pipe: Connection) -> Watched:
     """Raises BenchError, OSError."""
     times, counts, data = np.zeros(tokens, np.int64), Counts(tokens, len(pids) + 1), b""
     with open_counts(pids) as files, socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as connection:
+        connection.recv(STAMP.size)  # from here on it is handed over to
+        pipe.send(_CONNECTED)
         while (seen := len(data) // STAMP.size) < tokens:
             if not (part := connection.recv(1 << 16)):
                 raise BenchError(f"{seen} hand-overs came instead of {tokens}")
@@ -188,7 +192,8 @@ def _round(server: Server, watcher: Connection, tokens: int) -> list[Row]:
 
 
 def _hand_over(bare: Chain, watcher: Connection, tokens: int) -> list[Row]:
-    watcher.send((bare.port, tokens, list(bare.pids.values()), True))
+    connected = ask(watcher, (bare.port, tokens, list(bare.pids.values()), True))
+    assert connected == _CONNECTED
     bare.device.send(tokens)
     watched = watcher.recv()
     if isinstance(watched, Exception):
