@@ -94,7 +94,7 @@ class MixedLoad:
         tally.repeats += asked.repeats
         tally.by_kind[kind.name] += 1
         error = asked.error or error_of(asked.events)
-        if error and kind.scored and asked.lost:
+        if error and kind.scored and (asked.lost or asked.dropped):
             tally.lost_scores += 1
             return
         if error:

@@ -32,11 +32,11 @@ USUAL = answer((" a", -0.5), (" b", -1.0))
 TIE, APART = answer((" a", -0.5), (" c", -1.00005)), answer((" a", -0.5), (" c", -1.01))
 
 
-def judged(events, *, exact=False, error="", lost=0, **kind):
+def judged(events, *, exact=False, error="", lost=0, dropped=False, **kind):
     served = Served("x", Path(), (), (), exact, 1e-4, (), load_first=False)
     mix = [Kind("it", COMPLETIONS, {}, **kind)]
     load = MixedLoad(SimpleNamespace(port=0), served, mix, [USUAL], IDS, Ordeal(Path()))
-    load.judge(0, Asked(events=events, error=error, lost=lost))
+    load.judge(0, Asked(events=events, error=error, lost=lost, dropped=dropped))
     asyncio.run(load.stop())
     return load.tally
 
@@ -72,6 +72,7 @@ def test_what_differs_otherwise_is_a_fault(events, more):
 
 def test_scores_of_prompts_may_be_lost_with_their_front():
     assert judged([], error="gone", lost=1, scored=True).lost_scores == 1
+    assert judged([], error="gone", dropped=True, scored=True).lost_scores == 1  # while the client was away
     assert judged([], error="gone", lost=1).wrong
     assert judged([], error="gone", scored=True).wrong
 
