@@ -29,10 +29,10 @@ GOLDEN = [json.loads(line) for line in (Path(DEMO_DIR) / "golden.jsonl").read_te
 
 
 OVERLAPPED = pytest.param((), id="overlapped")
-PLAIN = ("pipeline.overlap=false", "pipeline.runner.kind=openvino")  # an engine that starts sooner
+PLAIN = pytest.param(("pipeline.overlap=false", "pipeline.runner.kind=auto"), id="plain")  # what starts sooner
 
 
-@pytest.fixture(scope="module", params=[OVERLAPPED, pytest.param(PLAIN, id="plain", marks=needs_openvino)])
+@pytest.fixture(scope="module", params=[OVERLAPPED, PLAIN])
 def server(request, tmp_path_factory):
     log = tmp_path_factory.mktemp("demo") / "log"
     with launched(ROOT / "configs" / "demo.yaml", request.param, log) as running:

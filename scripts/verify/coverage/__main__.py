@@ -1,6 +1,6 @@
 """Runs a command, and says which modules it reaches too little of.
 
-    python -m scripts.verify.coverage [--no-floor] [--json FILE] COMMAND…
+    python -m scripts.verify.coverage [--json FILE] COMMAND…
 
 The status is the command's, or 1 when a module is below the floor, or an exception has become needless (floor.py).
 """
@@ -19,13 +19,9 @@ from scripts.lab.paths import ROOT
 from scripts.verify.coverage.floor import EXCEPTIONS, complaints
 from scripts.verify.coverage.measure import PACKAGES, Measured, environment
 
-_NOTHING_RAN = 5
-"""Of pytest."""
-
 
 def main() -> int:
     line = parser(__doc__)
-    line.add_argument("--no-floor", action="store_true", help="only a part of the tests was asked for")
     line.add_argument("--json", type=Path, metavar="FILE", help="percent of each module's statements")
     line.add_argument("command", nargs=argparse.REMAINDER)
     given = line.parse_args()
@@ -34,8 +30,8 @@ def main() -> int:
         status = subprocess.run(given.command, env=os.environ | environment(Path(folder)), check=False).returncode
         percent = measured.percent()
     write_json(given.json, percent)
-    if status or given.no_floor:
-        return 0 if status == _NOTHING_RAN and given.no_floor else status
+    if status:
+        return status
     found = list(complaints(percent, EXCEPTIONS))
     lowest = min(percent.keys() - EXCEPTIONS.keys(), key=lambda name: percent[name])
     fine = f"{len(percent)} modules, {len(EXCEPTIONS)} exceptions; least: {lowest}, {percent[lowest]:.0f} %"

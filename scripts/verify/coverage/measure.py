@@ -28,7 +28,7 @@ class Measured:
         self._marks = folder / "marks"
         self._statements: dict[str, list[int]] = {}
         files, first = {}, 0
-        for number, file in enumerate(sorted(itertools.chain(*((root / one).rglob("*.py") for one in packages)))):
+        for number, file in enumerate(sorted(file for one in packages for file in (root / one).rglob("*.py"))):
             marked = Marked(file.read_text(encoding="utf-8"), first)
             code = compile(marked.tree, str(file), "exec", dont_inherit=True)
             (folder / f"{number}").write_bytes(marshal.dumps(code))

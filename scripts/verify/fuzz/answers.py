@@ -12,8 +12,9 @@ from scripts.verify.fuzz.framing import SMUGGLED_ID
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _LEAKS = (b"Traceback", b"site-packages", b"/pipeline/", b'File "', b".py", b"0x7f")
 _FINE_5XX = (501, 504, 505, 529)
-_TOO_LATE = b" ms that the request allows"
 """Not implemented, the client's own deadline, version not supported; a full queue, in Anthropic's API."""
+_TOO_LATE = b" ms that the request allows"
+"""The client's own deadline, in a stream."""
 
 
 class BadAnswerError(Exception):
