@@ -148,13 +148,13 @@ class Rounds:
         else:
             streams = await self._back(live, time.monotonic())
             resumed = [_silence(stream, began)[1] - began for stream in streams if stream.replica in moved]
-            others = [stream for stream in streams if stream.replica not in moved | {""}]
+            others = [one for one in streams if one.replica not in moved | {""} and one.times_s[0] < began]
             beside = [end - begin for begin, end in (_silence(stream, began) for stream in others)]
             kind = fault.kind
             report.resumed_s.setdefault(kind, []).extend(resumed)
             report.beside_s.setdefault(kind, []).extend(beside)
             result = f"{max(resumed, default=0):.2f} s" + (f", beside it {max(beside):.3f} s" if beside else "")
-        for stream in live.values():
+        for stream in (*live.values(), *load.live.values()):  # some have begun between the look and the fault
             if stream.replica in moved:
                 stream.replica = ""  # it is elsewhere, and does not say where
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
