@@ -89,6 +89,10 @@ ENGINE = (
 # What tests compile is kept between them, and not in the user's own cache.
 os.environ["XDG_CACHE_HOME"] = str(ROOT.parent / ".cache" / "tests")
 
+# Clients talk to this machine: to read the certificates of the whole world would take each of them 50 ms.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(ROOT)
+
 # A shell lets what it runs in the background ignore Ctrl-C, and servers inherit that, which tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

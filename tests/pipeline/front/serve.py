@@ -3,6 +3,7 @@ statistics."""
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from model.demo import DEMO_DIR
 from model.response import choose_format
-from model.tokenizer import TokenTable, load_tokenizer, pack_vocabulary
+from model.tokenizer import Tokenizer, TokenTable, load_tokenizer, pack_vocabulary
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings, LinkSettings
@@ -20,6 +21,15 @@ from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import Control
 from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.stats import StatsHandle
+
+
+@functools.cache
+def read(folder: str) -> tuple[Tokenizer, TokenTable]:
+    tokenizer = load_tokenizer(Path(folder))
+    return tokenizer, TokenTable(memoryview(pack_vocabulary(tokenizer)))
+
+
+read(str(DEMO_DIR))  # once, in the process that all fronts are forked from
 
 
 def listening(port: int) -> socket.socket:
@@ -35,7 +45,7 @@ def router(certificates: Path, nodes: int) -> LinkSettings:
 
 def main() -> None:
     values, (control, journal, stats) = json.loads(sys.argv[1]), map(int, sys.argv[2:5])
-    tokenizer = load_tokenizer(values.pop("tokenizer", DEMO_DIR))
+    tokenizer, table = read(values.pop("tokenizer", str(DEMO_DIR)))
     if formats := values.pop("formats", None):
         values["response_format"] = choose_format(tokenizer, *formats)
     keys = ApiKeys(
@@ -58,7 +68,7 @@ def main() -> None:
         Control(Channel.inherited(control)),
         StatsHandle(stats),
         listeners,
-        TokenTable(memoryview(pack_vocabulary(tokenizer))),
+        table,
         keys,
         journal_fd=journal,
     )
