@@ -77,6 +77,7 @@ class _Service:
                 [(requests, lane["requests"].data_fd()), (results, slots["results"].data_fd())],
                 [self._pool.fileno()],
             )
+            reader = StatsReader(stage.stats)
             preprocess = PreprocessStage(
                 PreprocessRings(requests, results, replies, rows, steps, selector, records["rows"].data_fd()),
                 stage.shapes,
@@ -84,11 +85,11 @@ class _Service:
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
-                step_limits=partial(StatsReader(stage.stats).step_limits, stage.replica),
+                step_limits=partial(reader.step_limits, stage.replica),
             )
 
             def not_deterministic() -> str:  # inference has found out by the time a request comes
-                return why_not_deterministic(facts, here=StatsReader(stage.stats).is_deterministic(stage.replica))
+                return why_not_deterministic(facts, here=reader.is_deterministic(stage.replica))
 
             def set_limits() -> None:
                 limits = limits_of(stage.config, facts, ends, adapters, not_deterministic)

@@ -55,12 +55,13 @@ class Outcome(Report):
     asked: Tally | None = None  # of the ordeal
 
     def growth(self, name: str) -> float:
-        """Of the second half: from its first to its last fifth, by medians."""
+        """Of the second half, by medians: from its second fifth, since a process that was started anew shortly before
+        is warm by then, to its last."""
         return _growth(self.memory[name][len(self.memory[name]) // 2 :])
 
     def early_growth(self, name: str) -> float:
-        """The same of the first half without its first quarter."""
-        return _growth(self.memory[name][len(self.memory[name]) // 8 : len(self.memory[name]) // 2])
+        """The same of the first half."""
+        return _growth(self.memory[name][: len(self.memory[name]) // 2])
 
     def more(self, counts: Sequence[int]) -> int:
         """By how many it grew in the second half, at most and in the mean."""
@@ -75,7 +76,7 @@ def _mean(counts: Sequence[int]) -> float:
 
 def _growth(sizes: Sequence[int]) -> float:
     fifth = max(1, len(sizes) // 5)
-    return statistics.median(sizes[-fifth:]) / statistics.median(sizes[:fifth]) - 1
+    return statistics.median(sizes[-fifth:]) / statistics.median(sizes[fifth : 2 * fifth]) - 1
 
 
 def run(plan: Soak) -> Outcome:

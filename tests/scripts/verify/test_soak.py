@@ -28,9 +28,13 @@ def test_nothing_grows_under_mixed_load(capsys):
 
 def test_growth_is_that_of_the_second_half():
     first = list(range(50, 100))
-    report = Outcome(memory={"steady": first + [100] * 50, "leaks": first + [100 + i for i in range(50)]})
-    assert report.growth("steady") == 0
-    assert report.growth("leaks") == pytest.approx(40 / 104.5, rel=0.02)
+    begun_anew = [*range(90, 100), *[100] * 40]
+    report = Outcome(
+        memory={"steady": first + [100] * 50, "warm": first + begun_anew, "leaks": [*first, *range(100, 150)]}
+    )
+    assert report.growth("steady") == report.growth("warm") == 0
+    assert report.growth("leaks") == pytest.approx(30 / 114.5, rel=0.02)
+    assert report.early_growth("leaks") == pytest.approx(30 / 64.5, rel=0.02)
 
 
 def test_threads_that_come_and_go_are_no_growth():
