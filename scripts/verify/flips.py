@@ -165,12 +165,16 @@ async def _serves(server: Server, body: dict[str, Any]) -> bool:
 async def _ask(server: Server, condition: Condition, bodies: Bodies) -> Texts:
     if condition.twice:
         await _answers(server, MANY, [{**body, "max_tokens": 1} for body in bodies])
-    killing = asyncio.create_task(_kill(server)) if condition.killing else None
-    try:
+    if not condition.killing:
         return await _answers(server, condition.at_once, bodies)
-    finally:
-        if killing:
-            killing.cancel()
+    before, killing = await asyncio.to_thread(server.restarts), asyncio.create_task(_kill(server))
+    texts = await _answers(server, condition.at_once, bodies)
+    killing.cancel()
+    if await asyncio.to_thread(server.restarts) == before:
+        raise BenchError(
+            f"nothing was killed meanwhile: more or longer texts than what takes {_KILL_EVERY_S:g} s are needed"
+        )
+    return texts
 
 
 async def _answers(server: Server, at_once: int, bodies: Bodies) -> Texts:
@@ -187,9 +191,13 @@ async def _answers(server: Server, at_once: int, bodies: Bodies) -> Texts:
 
 
 async def _kill(server: Server) -> None:
+    """Only one that has done something: a server gives up after some deaths in a row."""
+    before = 0.0
     while True:
         await asyncio.sleep(_KILL_EVERY_S)
-        if pid := server.stages().get("inference"):
+        metrics = await asyncio.to_thread(server.metrics)
+        if metrics.total("generation_tokens_total") > before and (pid := server.stages().get("inference")):
+            before = metrics.total("generation_tokens_total")
             os.kill(pid, signal.SIGKILL)
 
 
