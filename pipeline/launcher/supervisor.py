@@ -8,6 +8,7 @@ due. Nothing else in here waits, whatever a stage does or does not do.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -247,6 +248,7 @@ class Supervisor:
         if replica.down_since:
             log.warning("%sserving again after %.1f s", replica.title, time.monotonic() - replica.down_since)
             self._readiness.status(f"{replica.title}serving again")
+            gc.collect()  # what had to do with the processes that died
         self._changes.on_complete(replica)
         if not self._was_complete and all(each.was_complete for each in self._replicas):
             self._was_complete = True
