@@ -12,7 +12,10 @@ typedef struct {
     } half[2];
 } log_header_t;
 
-#define FRAME (sizeof(uint32_t) + sizeof(uint64_t)) /* before each record: its length, its owner */
+typedef struct __attribute__((packed)) {
+    uint32_t length;
+    uint64_t owner;
+} frame_t; /* before each record */
 
 typedef struct {
     PyObject_HEAD
@@ -47,18 +50,17 @@ static void log_choose(log_t *self, unsigned active) {
 static int log_init(PyObject *object, PyObject *args, PyObject *unused) {
     (void)unused;
     log_t *self = (log_t *)object;
-    PyObject *map;
+    Py_buffer map;
     unsigned long long header;
-    if (!PyArg_ParseTuple(args, "OK", &map, &header)) return -1;
-    if (self->map.obj) PyBuffer_Release(&self->map);
-    if (PyObject_GetBuffer(map, &self->map, PyBUF_WRITABLE) < 0) return -1;
-    log_header_t *head = self->map.buf;
-    if ((uintptr_t)head % RING_LINE || header < sizeof *head || header > (uint64_t)self->map.len) {
-        PyBuffer_Release(&self->map);
+    if (!PyArg_ParseTuple(args, "w*K", &map, &header)) return -1;
+    log_header_t *head = map.buf;
+    if (self->map.obj || (uintptr_t)head % RING_LINE || header < sizeof *head || header > (uint64_t)map.len) {
+        PyBuffer_Release(&map);
         return PyErr_SetString(PyExc_ValueError, "the mapping is too small for a log, or not aligned"), -1;
     }
+    self->map = map;
     self->header = header;
-    self->half = ((uint64_t)self->map.len - header) / 2;
+    self->half = ((uint64_t)map.len - header) / 2;
     self->mark = UINT64_MAX;
     log_choose(self, atomic_load_explicit(&head->active, memory_order_acquire) & 1);
     uint64_t end = atomic_load_explicit(&head->half[self->active].end, memory_order_acquire);
@@ -115,14 +117,13 @@ static bool is_among(const uint64_t *sorted, size_t count, uint64_t owner) {
 /* Copies records of these owners to the other half; where that ends, or 0 if one is longer than the half. */
 static uint64_t copy_of(const log_t *self, const uint64_t *owners, size_t count) {
     uint8_t *base = self->map.buf;
-    uint64_t to = self->header + (1 - self->active) * self->half, owner;
+    uint64_t to = self->header + (1 - self->active) * self->half;
+    frame_t frame;
     for (uint64_t at = self->begin, span; at < self->end; at += span) {
-        uint32_t length;
-        if (self->end - at < FRAME) return 0;
-        memcpy(&length, base + at, sizeof length);
-        memcpy(&owner, base + at + sizeof length, sizeof owner);
-        if ((span = FRAME + length) > self->end - at) return 0;
-        if (!is_among(owners, count, owner)) continue;
+        if (self->end - at < sizeof frame) return 0;
+        memcpy(&frame, base + at, sizeof frame);
+        if ((span = sizeof frame + frame.length) > self->end - at) return 0;
+        if (!is_among(owners, count, frame.owner)) continue;
         memcpy(base + to, base + at, span);
         to += span;
     }
@@ -200,7 +201,7 @@ static int64_t span_of(PyObject *records) {
         Py_ssize_t size = PyBytes_Size(PyList_GetItem(records, i));
         if (size < 0) return -1;
         if ((uint64_t)size > UINT32_MAX) return PyErr_SetString(PyExc_OverflowError, "a record of 4 GiB or more"), -1;
-        span += (int64_t)FRAME + size;
+        span += (int64_t)sizeof(frame_t) + size;
     }
     return span;
 }
@@ -235,11 +236,10 @@ static PyObject *writer_append(PyObject *object, PyObject *records) {
     uint8_t *to = (uint8_t *)head + log->end;
     for (Py_ssize_t i = 0, count = PyList_Size(records); i < count; i++) {
         PyObject *record = PyList_GetItem(records, i);
-        uint32_t length = (uint32_t)PyBytes_Size(record);
-        memcpy(to, &length, sizeof length);
-        memcpy(to + sizeof length, &self->owner, sizeof self->owner);
-        memcpy(to + FRAME, PyBytes_AsString(record), length);
-        to += FRAME + length;
+        frame_t frame = {.length = (uint32_t)PyBytes_Size(record), .owner = self->owner};
+        memcpy(to, &frame, sizeof frame);
+        memcpy(to + sizeof frame, PyBytes_AsString(record), frame.length);
+        to += sizeof frame + frame.length;
     }
     log->end += (uint64_t)span;
     self->size += (uint64_t)span;
