@@ -5,7 +5,7 @@ records. Both hand out memory in place; nothing is copied, locked or pickled, an
 sides are busy. The protocol is described in docs/protocol.md and in ipc/core/ring_protocol.h.
 """
 
-from ipc._core import ByteConsumer, ByteProducer, End, ReadSlot, SlotConsumer, SlotProducer, WriteSlot
+from ipc._core import ByteConsumer, ByteProducer, End, LogWriter, ReadSlot, SlotConsumer, SlotProducer, WriteSlot
 from ipc.errors import (
     CorruptLogError,
     CorruptRingError,
@@ -46,6 +46,7 @@ __all__ = [
     "Layout",
     "LayoutMismatchError",
     "Log",
+    "LogWriter",
     "MemoryLeft",
     "NoSpaceError",
     "OnDeath",

@@ -9,7 +9,7 @@
 #include "ring_records.h"
 
 typedef struct {
-    PyObject *write_slot, *read_slot;                              /* types */
+    PyObject *write_slot, *read_slot, *log;                        /* types */
     PyObject *corrupt, *closed, *timeout, *peer_died, *in_use, *role_taken, *wake_up; /* exceptions of ipc.errors */
 } core_state_t;
 
@@ -65,9 +65,7 @@ int record_check_size(end_t *self, uint64_t size);
 extern PyType_Spec end_spec;
 
 /* log.c */
-PyObject *log_load(PyObject *module, PyObject *args);
-PyObject *log_store(PyObject *module, PyObject *args);
-PyObject *log_append(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+extern PyType_Spec log_spec, log_writer_spec;
 
 /* arguments.c */
 int parse_count(PyObject *value, uint64_t *count);

@@ -203,6 +203,8 @@ static int add_types(PyObject *module, core_state_t *state) {
     PyObject *end = NULL;
     int failed = add_type(module, &write_slot_spec, NULL, &state->write_slot) < 0 ||
                  add_type(module, &read_slot_spec, NULL, &state->read_slot) < 0 ||
+                 add_type(module, &log_spec, NULL, &state->log) < 0 ||
+                 add_type(module, &log_writer_spec, NULL, NULL) < 0 ||
                  add_type(module, &end_spec, NULL, &end) < 0 ||
                  add_type(module, &slot_producer_spec, end, NULL) < 0 ||
                  add_type(module, &slot_consumer_spec, end, NULL) < 0 ||
@@ -236,6 +238,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     if (!state) return 0;
     Py_VISIT(state->write_slot);
     Py_VISIT(state->read_slot);
+    Py_VISIT(state->log);
     Py_VISIT(state->corrupt);
     Py_VISIT(state->closed);
     Py_VISIT(state->timeout);
@@ -254,10 +257,6 @@ static PyMethodDef core_methods[] = {
     {"revoke", core_revoke, METH_VARARGS, "End a ring for both sides, for ever; eventfds are the caller's to write."},
     {"identity", core_identity, METH_O, "Start time << 24 | pid of a process."},
     {"is_alive", core_is_alive, METH_O, "Whether the process with this identity still runs."},
-    {"log_load", log_load, METH_VARARGS, "The word at an offset, with acquire order."},
-    {"log_store", log_store, METH_VARARGS, "Set the word at an offset, with release order."},
-    {"log_append", (PyCFunction)(void (*)(void))log_append, METH_FASTCALL,
-     "Write a list of records between two offsets, then set a word to their end and return it; -1: no room."},
     {"raw_ping_pong", (PyCFunction)(void (*)(void))raw_ping_pong, METH_VARARGS | METH_KEYWORDS,
      "Round-trip times in C, for the benchmarks."},
     {NULL, NULL, 0, NULL},

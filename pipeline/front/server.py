@@ -118,7 +118,6 @@ async def _serve(
     tracing = None if spans_ring is None else Tracing(spans_ring, counters)
     keys_used = KeyCounters(page, spec.rank)
     kept = KeptAnswers(settings, journal_fd)
-    backend.kept = kept
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing, kept)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     weights = WeightsControl(control, backend)

@@ -1,8 +1,8 @@
 """What it costs per token to keep an answer: in the journal, from which the next front goes on, and as an event with
 a number, which its client may ask for again.
 
-Passes of the front over so many streams, a token of each, in turns: with nothing kept, with the records noted and
-written to the journal, and with the events kept, too. All of it is the front's own code; no client listens.
+Passes of the front over so many streams, a token of each, in turns: with nothing kept, with the records written to
+the journal, and with the events kept, too. All of it is the front's own code; no client listens.
 
     python -m scripts.bench.journal [--streams 1 8 32 64] [--tokens 400] [--rounds 30] [--json FILE]
 """
@@ -22,11 +22,12 @@ from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange
 from pipeline.front.delivery.kept.answers import KeptAnswers
 from pipeline.front.http.request_parser import Head
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason, delta_head
 from pipeline.wire.request import Choice, Request, Submit
 from scripts.lab.arguments import count, parser, write_json
 from scripts.lab.table import columns
 
+PASSES = 16  # between two turns of the event loop, in which the front looks at what all of it takes
 KINDS = ("nothing", "journal", "events")
 WORDS = (" word", " another", " and", " punctuation", ",", " a", " quoted", "\n")
 EVENT = (
@@ -57,17 +58,20 @@ def answer_of(kept: KeptAnswers, number: int) -> KeptAnswer:
     return answer
 
 
-def passes(kept: KeptAnswers, answers: Sequence[KeptAnswer], records: Sequence[list[bytes]], kind: str) -> float:
+async def passes(answers: Sequence[KeptAnswer], records: Sequence[list[bytes]], kind: str) -> float:
     """Nanoseconds per token. The records of a pass come in a list for each stream, as in the front."""
     tokens = [[[record] for record in each] for each in zip(*records, strict=True)]
     began = time.perf_counter_ns()
-    for every in tokens:
+    for turn, every in enumerate(tokens):
+        for (record,) in every:  # it has just been read off the ring
+            delta_head(record)
         for answer, own in zip(answers, every, strict=True):
             if kind != "nothing":
                 answer.note(own)
             if kind == "events":
                 answer.add(EVENT)
-        kept.commit()
+        if not turn % PASSES:
+            await asyncio.sleep(0)
     return (time.perf_counter_ns() - began) / (len(tokens) * len(answers))
 
 
@@ -79,7 +83,7 @@ def measure(streams: int, tokens: int, rounds: int) -> dict[str, float]:
     async def one(kind: str) -> float:
         kept = KeptAnswers(SETTINGS)
         try:
-            return passes(kept, [answer_of(kept, number + 1) for number in range(streams)], records, kind)
+            return await passes([answer_of(kept, number + 1) for number in range(streams)], records, kind)
         finally:
             kept.close()
 

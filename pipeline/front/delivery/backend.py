@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import ipc
 from pipeline.front.delivery.encodings import Encodings
 from pipeline.front.delivery.guests import Guests, NoGuests
-from pipeline.front.delivery.kept.answers import KeptAnswers
 from pipeline.front.delivery.lane import NOWHERE, Connect, Lane, LaneClient, Lanes
 from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
@@ -76,7 +75,6 @@ class Backend:
         self.number = secrets.randbits(31)  # another front, or the next one, must not reuse a request's
         self._next = self.number << NUMBER_BITS
         self.guests: Guests = NoGuests()
-        self.kept: KeptAnswers | None = None  # some of the answers
         self.lanes = Lanes(settings.replicas, router)
         self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
@@ -391,8 +389,6 @@ class Backend:
                 self._break(stream, index)
         for stream, own in came.items():
             stream.push(own, now)
-        if self.kept is not None:
-            self.kept.commit()  # before any client can see what comes of them
         self.outbox.flush(now)
         self.guests.flush()
         self._recovery.look_after()

@@ -26,6 +26,7 @@ from pipeline.front.delivery.job import (
 )
 from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange, error_of
 from pipeline.front.delivery.kept.answers import TIMINGS, KeptAnswers
+from pipeline.front.delivery.kept.journal import Found
 from pipeline.front.delivery.kept.recall import (
     GeneratedText,
     ended_of,
@@ -178,8 +179,9 @@ class Generation:
         try:
             async with asyncio.timeout(self._deadline.begin()):
                 scored = any(part.scores for part in job.parts)
-                if self._kept is not None and self._exchange.again:
-                    await self._recall(self._kept, scored=scored)
+                if self._kept is not None and self._kept.found is not None:
+                    found, self._kept.found = self._kept.found, None
+                    await self._recall(self._kept, found, scored=scored)
                 if scored:
                     await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
@@ -236,11 +238,12 @@ class Generation:
         if self._exchange.connection.lost:
             raise ClientGone("its client did not come back")
         backend, pending = self._delivery.backend, self._job.pending
-        if not self._exchange.again:
+        if (found := kept.found) is None:
             streams = backend.submit(sent)
         else:
-            sent = remembered(kept, self._progresses)
-            live = {stream.request: stream for stream in backend.submit(unfinished(sent, ended_of(kept)), again=True)}
+            sent = remembered(found, self._progresses)
+            streams = backend.submit(unfinished(sent, ended_of(found)), again=True)
+            live = {stream.request: stream for stream in streams}
             limit = self._delivery.settings.stream_buffer_tokens
             streams = [
                 live.get(choice.request) or over(submit, choice, limit)
@@ -342,13 +345,13 @@ class Generation:
             kept.note_origin(stream.request, first, one)
         stream.on_weights = partial(kept.note_origin, stream.request)
 
-    async def _recall(self, kept: KeptAnswer, *, scored: bool) -> None:
+    async def _recall(self, kept: KeptAnswer, found: Found, *, scored: bool) -> None:
         """Write what a front before has written, from its tokens: to the same bytes. Scores of a prompt are not
         written down: what had them before its first token can't be made again."""
-        if scored and kept.records:
+        if scored and found.records:
             raise ApiError(500, "an answer with scores of its prompt does not outlive the front", kind=SERVER)
         texts = {text.stream.request: text for text in self._live}
-        taken, origins = list(recalled(kept.records, texts)), origins_of(kept)
+        taken, origins = list(recalled(found.records, texts)), origins_of(found)
         for text in texts.values():
             if text.begun:
                 noted, stream = origins.get(text.stream.request, []), text.stream
@@ -368,8 +371,8 @@ class Generation:
         for text in texts.values():
             if text.reason:
                 text.progress.finish(text.reason, 0 if text.read is None else text.read.calls)
-        if kept.ended is not None and kept.ended.failure is not None:
-            raise error_of(kept.ended.failure)
+        if found.ended is not None and found.ended.failure is not None:
+            raise error_of(found.ended.failure)
 
     async def _woken(self) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -16,17 +16,7 @@ import msgspec
 
 from pipeline.front.delivery.job import Times
 from pipeline.front.delivery.kept.audience import Audience
-from pipeline.front.delivery.kept.journal import (
-    Begun,
-    Ended,
-    Failure,
-    Found,
-    Journal,
-    Opened,
-    Origin,
-    opened_of,
-    size_of,
-)  # fmt: skip
+from pipeline.front.delivery.kept.journal import Begun, Ended, Failure, Found, Journal, Opened, Origin, Tried
 from pipeline.front.delivery.kept.written import Written
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
@@ -38,7 +28,6 @@ from pipeline.wire.request import FAILS_TWICE, Submit
 
 log = logging.getLogger("ringserve.front")
 
-_RECORD: Final = 120  # bytes that a token's takes, about
 _NO_ROOM: Final = "there is no room left to keep this answer (pipeline.kept_bytes)"
 
 Make = Callable[[Exchange], Awaitable[None]]
@@ -49,10 +38,6 @@ class Keeper(Protocol):
     """Of all answers that are kept."""
 
     journal: Journal
-
-    def commit(self) -> None:
-        """What is pending in the journal is in there, before a client sees what comes of it."""
-        ...
 
     def grew(self, size: int) -> None:
         """An answer, by so many bytes beside what the journal counts."""
@@ -98,9 +83,10 @@ class KeptAnswer:
     ) -> None:
         self.seed, self.key, self.seconds, self.asked = exchange.seed, key, seconds, asked
         self.exchange, self.keeper = exchange, keeper
-        self._pending = keeper.journal.pending
-        self._opened = b""  # `Opened`, packed: it is read again by the next front only
-        self.records: list[bytes] = []  # of its texts, as in `Found`
+        self.writer = keeper.journal.writer()
+        self.note: Callable[[list[bytes]], None] = self.writer.append  # they are in the journal when it returns
+        self.is_open = False  # its request was sent to preprocess
+        self.found: Found | None = None  # what a front before has left, until the answer was made again
         self.ended: Ended | None = None
         self.texts = 1  # that it has in the queue, or that run
         self.barren = 0  # see `Opened`
@@ -112,7 +98,7 @@ class KeptAnswer:
         self._failure: Failure | None = None
         self._task: asyncio.Task[None] | None = None
         self._dropped = False  # the keeper does not count it any more
-        self.proof: asyncio.Event | None = None  # set as soon as something comes of it
+        self.proof: asyncio.Event | None = None  # see `prove`
         exchange.answer = self
 
     # ---- while it is made -----------------------------------------------------------------------------------------
@@ -122,27 +108,17 @@ class KeptAnswer:
         """Somebody makes it."""
         return self._task is not None
 
-    @property
-    def is_open(self) -> bool:
-        """Its request was sent to preprocess."""
-        return bool(self._opened)
-
-    @property
-    def opened(self) -> Opened:
-        return opened_of(self._opened)
-
     def resume(self, found: Found, barren: int) -> None:
         """It is made again, behind what a front before has left."""
-        self._open(msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records)))
-        self.barren = barren
-        self.records, self.ended, self.asked = found.records, found.ended, found.opened.asked
+        found.opened = msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records))
+        self.found, self.is_open, self.barren = found, True, barren
+        self.ended, self.asked = found.ended, found.opened.asked
         if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
             self.written.error = error_of(self.ended.failure)
-        self.keeper.journal.written += size_of(self.everything)
 
     def refuse(self, error: ApiError) -> None:
         """It is not made again."""
-        self.written.error = error
+        self.written.error, self.found = error, None
         self._conclude(failure_of(error))
 
     def begin(self, make: Make) -> None:
@@ -179,18 +155,14 @@ class KeptAnswer:
         self.written.end_of_event, self.pending = end, pending
         if not self.is_open:
             exchange = self.exchange
-            self._open(Opened(
+            opened = Opened(
                 self.seed, exchange.created, exchange.arrival_ns, exchange.path, exchange.kept_headers, self.key,
                 exchange.content or b"", self.seconds, tuple(submit.pack() for submit in submits), asked=self.asked,
-            ))  # fmt: skip
-            exchange.content = None
+            )  # fmt: skip
+            exchange.content, self.is_open = None, True
             self.texts = sum(len(submit.choices) for submit in submits)
-            self._pending.append(self._opened)
-            self.keeper.commit()
+            self.note([opened.pack()])
         self.audience.wake()
-
-    def _open(self, opened: Opened) -> None:
-        self._opened = opened.pack()
 
     def note_begin(self, request: int, prompt_tokens: int, cached_tokens: int) -> None:
         self.note([Begun(request, prompt_tokens, cached_tokens).pack()])
@@ -198,18 +170,19 @@ class KeptAnswer:
     def note_origin(self, request: int, first: int, weights: str) -> None:
         """That is no proof that anything comes of it."""
         if weights and not self._dropped:
-            record = Origin(request, first, weights).pack()
-            self.records.append(record)
-            self._pending.append(record)
+            self.writer.append([Origin(request, first, weights).pack()])
 
-    def note(self, records: list[bytes]) -> None:
-        """Deltas, about to be written."""
-        if self._dropped:
-            return
-        self.records += records
-        self._pending += records
-        if self.proof is not None:
-            self.proof.set()
+    def prove(self) -> asyncio.Event:
+        """Set as soon as something comes of it: from now on it is tried alone."""
+        self.writer.append([Tried().pack()])
+        self.proof, self.note = asyncio.Event(), self._note_proof
+        return self.proof
+
+    def _note_proof(self, records: list[bytes]) -> None:
+        assert self.proof is not None
+        self.proof.set()
+        self.note = self.writer.append
+        self.note(records)
 
     def _grow(self, size: int) -> None:
         self.size += size
@@ -233,10 +206,9 @@ class KeptAnswer:
 
     def _conclude(self, failure: Failure | None) -> None:
         if self.ended is None:
-            self.ended = Ended(self.seed, self._times, failure)
-            if self.is_open and not self._dropped:
-                self._pending.append(self.ended.pack())
-        self.keeper.commit()
+            self.ended = Ended(self._times, failure)
+            if self.is_open:
+                self.note([self.ended.pack()])
 
     # ---- what is written ------------------------------------------------------------------------------------------
 
@@ -299,8 +271,7 @@ class KeptAnswer:
 
     def discard(self) -> None:
         """It is not kept any more, and whoever waits for it to be made again waits no longer."""
-        self._dropped = True
-        self.audience.close()
+        self._leave()
         if self._task is not None and not self.written.over:
             self.written.error = ApiError(503, "the answer is not kept any more", kind=UNAVAILABLE)
             self._task.cancel()
@@ -308,8 +279,8 @@ class KeptAnswer:
 
     @property
     def weight(self) -> int:
-        """Its bytes, roughly, at once."""
-        return len(self._opened) + self.size + _RECORD * len(self.records)
+        """Its bytes."""
+        return self.size + self.writer.size
 
     @property
     def releasable(self) -> bool:
@@ -318,17 +289,16 @@ class KeptAnswer:
 
     def release(self) -> None:
         """It goes on for the clients that are there, and is not kept any more."""
-        self._dropped = True
-        self.audience.close()
-        self.records = []
+        self._leave()
         self.written.trim(self.audience.position)
 
-    @property
-    def everything(self) -> list[bytes]:
-        """For the journal."""
-        if not self.is_open:
-            return []
-        return [self._opened, *self.records, *([] if self.ended is None else [self.ended.pack()])]
+    def _leave(self) -> None:
+        self._dropped, self.note = True, _note_nothing
+        self.audience.close()
+
+
+def _note_nothing(_: list[bytes]) -> None:
+    """Of an answer that is not kept."""
 
 
 class KeptExchange(Exchange):
@@ -372,7 +342,6 @@ class KeptExchange(Exchange):
     async def write(self, body: bytes) -> None:
         if body:
             self.answer.add(body)
-            self.commit()
 
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         self.answer.add(body, outbox)
@@ -389,10 +358,6 @@ class KeptExchange(Exchange):
     ) -> None:
         self.started = self.complete = True
         self.answer.finish_whole(status, body, content_type, [*self.common, *headers])
-
-    def commit(self) -> None:
-        """What was noted is in the journal before clients see what came of it: they are woken in a later turn."""
-        self.answer.keeper.commit()
 
 
 def failure_of(error: ApiError) -> Failure:

@@ -10,12 +10,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Final
 
 import ipc
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
 from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange, Make
-from pipeline.front.delivery.kept.journal import Dropped, Found, Journal, Tried, make_journal, renumbered
+from pipeline.front.delivery.kept.journal import Found, Journal, make_journal, renumbered
 from pipeline.front.delivery.live import seed_of
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
@@ -38,7 +39,8 @@ _SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?\Z")
 _MOST_BARREN: Final = 2  # fronts that end without a token of a request, before it is tried alone, and then refused
 _FULL: Final = 0.75  # of the memory: beyond it no more are begun
 _TIGHT: Final = 0.95  # of it: so much room is made at once, since looking for it takes time
-_TIDY: Final = 1 << 16  # bytes of the journal that are worth it
+_STEP: Final = 1 << 16  # bytes of the journal after which memory is looked at, or less where little may be kept
+_STEPS: Final = 64  # in what may be kept
 
 
 Route = Callable[[str], Make | None]
@@ -70,18 +72,22 @@ class KeptAnswers:
         self._shown = 0  # bytes of events
         self._own_fd, self.journal = self._open(log_fd)
         self._route: Route = _nowhere
-        self._tried = ""  # see `Tried`
         self._trying: asyncio.Task[None] | None = None
 
     def _open(self, log_fd: int | None) -> tuple[int | None, Journal]:
         """The descriptor to close, and the journal: an empty one in place of a log that can't be read."""
+        grown = partial(asyncio.get_running_loop().call_soon, self._look)
+        rest = self._numbers, grown, min(_STEP, self._settings.kept_bytes // _STEPS)
         if log_fd is not None:
             try:
-                return None, Journal(log_fd, self._everything)
+                return None, Journal(log_fd, *rest)
             except (ipc.CorruptLogError, OSError):
                 log.exception("the journal can't be taken over: this front begins one that ends with it")
         made = make_journal(self._settings.kept_bytes)
-        return made, Journal(made, self._everything)
+        return made, Journal(made, *rest)
+
+    def _numbers(self) -> list[int]:
+        return [answer.writer.owner for answer in self._answers.values()]
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -189,14 +195,24 @@ class KeptAnswers:
                 self._restore(renumbered(found, new_id), account)
             except Exception:
                 log.exception("request %s can't be read from the journal: it is lost", found.opened.seed)
+        answers = self._answers.values()
+        self.journal.rewrite([(answer.writer, answer.found) for answer in answers if answer.found is not None])
+        for answer in answers:
+            if answer.ended is not None:
+                self._complete.add(answer)
+            else:
+                self._live[answer.seed] = answer
         self._go_on()
         if self._answers:
-            under_way = sum(not answer.written.over and answer.ended is None for answer in self._answers.values())
-            log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
-        self.journal.tidy()
+            under_way = sum(not answer.written.over and answer.ended is None for answer in answers)
+            log.warning("%d answers of the front before are kept, %d go on", len(answers), under_way)
 
     def _go_on(self) -> None:
         """At once, unless fronts have died of it: then one by one, so that it is known of which."""
+        for answer in self._live.values():
+            if answer.barren > _MOST_BARREN:
+                log.error("request %s may have made a front fail %d times: it is refused", answer.seed, answer.barren)
+                answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
         waiting = [answer for answer in self._answers.values() if answer.ended is None]
         suspects = [answer for answer in waiting if answer.barren >= _MOST_BARREN]
         if suspects:
@@ -209,19 +225,9 @@ class KeptAnswers:
     async def _try_each(self, answers: Sequence[KeptAnswer]) -> None:
         for answer in answers:
             if answer.seed in self._answers and not answer.written.over:
-                self._note_tried(answer.seed)
-                answer.proof = asyncio.Event()
+                proof = answer.prove()
                 self._make_again(answer)
-                await answer.proof.wait()
-                answer.proof = None
-        self._note_tried("")
-
-    def _note_tried(self, seed: str) -> None:
-        self._tried = seed
-        record = Tried(seed).pack()
-        self.journal.pending.append(record)
-        self.journal.commit()
-        self.journal.forget([record])
+                await proof.wait()
 
     def _restore(self, found: Found, account: Account | None) -> None:
         opened = found.opened
@@ -236,22 +242,14 @@ class KeptAnswers:
         answer.resume(found, barren)
         self._answers[own.seed] = answer
         answer.audience.wait()
-        if answer.ended is not None:
-            self._complete.add(answer)
-            return
-        self._live[answer.seed] = answer
-        if barren > _MOST_BARREN:
-            log.error("request %s may have made a front fail %d times: it is refused", opened.seed, barren)
-            answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
 
-    # ---- see `Keeper` ---------------------------------------------------------------------------------------------
+    # ---- how much they take ---------------------------------------------------------------------------------------
 
-    def commit(self) -> None:
-        journal = self.journal
-        if journal.pending:
-            journal.commit()
-            if self._shown + journal.written > self._settings.kept_bytes:
-                self._overflow()
+    def _look(self) -> None:
+        """The journal has grown."""
+        if self.used > self._settings.kept_bytes:
+            self._overflow()
+        self.journal.watch(closely=self.used > self._settings.kept_bytes)
 
     def _overflow(self) -> None:
         """If there is no other room, the newest of the key that holds the most gives way: rather one that can go on
@@ -272,9 +270,6 @@ class KeptAnswers:
         else:
             newest.overflow()
 
-    def grew(self, size: int) -> None:
-        self._shown += size
-
     def _make_room(self, most: int) -> bool:
         """By what is complete of the key that holds the most, the oldest first."""
         if self.used <= most:
@@ -288,6 +283,11 @@ class KeptAnswers:
             held[key] -= oldest.weight
             self.drop(oldest)
         return self.used <= most
+
+    # ---- see `Keeper` ---------------------------------------------------------------------------------------------
+
+    def grew(self, size: int) -> None:
+        self._shown += size
 
     def over(self, answer: KeptAnswer) -> None:
         if answer.proof is not None:
@@ -311,18 +311,7 @@ class KeptAnswers:
         self._live.pop(answer.seed, None)
         self._complete.discard(answer)
         self._shown -= answer.size
-        journal, about = self.journal, answer.everything
-        if about:
-            about.append(Dropped(answer.seed).pack())
-            journal.pending.append(about[-1])
-            journal.commit()
-            journal.forget(about)
-        if not self._answers and journal.used > _TIDY:
-            journal.tidy()
-
-    def _everything(self) -> list[bytes]:
-        tried = [Tried(self._tried).pack()] if self._tried else []
-        return [*tried, *(record for answer in self._answers.values() for record in answer.everything)]
+        self.journal.forget(answer.writer)
 
     # ---- the end --------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ of it.
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import logging
 import mmap
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -28,11 +28,10 @@ log = logging.getLogger("ringserve.front")
 _ABOUT: Final = bytes(8)
 """How a record begins that is no delta: those begin with the number of a request, which is never 0."""
 
-_LEAST_BYTES: Final = 1 << 20  # that are written before the log is looked through
-_TIMES: Final = 3  # what is kept, in a half of the log: it is written anew at twice of that
-_FRAME: Final = 4
+_TIMES: Final = 3  # what is kept, in a half of the log: it is tidied at twice of that
+_TIDY: Final = 1 << 20  # bytes of the log that are worth it
+_TIDY_ALL: Final = 1 << 16  # where nothing is kept
 _UNREADABLE: Final = (msgspec.MsgspecError, KeyError, ValueError, struct.error)
-_OBJECT: Final = 48  # bytes that Python takes beside a record's own
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -79,7 +78,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 class Ended(_Record, frozen=True, tag=2):
     """The answer is complete, or has failed. `times`: where it shows them."""
 
-    seed: str
     times: Times | None = None
     failure: Failure | None = None
 
@@ -87,13 +85,9 @@ class Ended(_Record, frozen=True, tag=2):
 class Dropped(_Record, frozen=True, tag=3):
     """The answer is not kept any more."""
 
-    seed: str
-
 
 class Tried(_Record, frozen=True, tag=4):
-    """This answer is made again, and no other, until something comes of it; "": none is tried."""
-
-    seed: str
+    """Only this answer is made again, until something comes of it."""
 
 
 class Origin(_Record, frozen=True, tag=5):
@@ -106,6 +100,7 @@ class Origin(_Record, frozen=True, tag=5):
 
 _Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried | Origin
 _DECODER: msgspec.msgpack.Decoder[_Any] = msgspec.msgpack.Decoder(_Any)
+_DROPPED: Final = Dropped().pack()
 
 
 @dataclass(slots=True)
@@ -117,6 +112,11 @@ class Found:
     records: list[bytes] = field(default_factory=list)
     ended: Ended | None = None
     tried: bool = False
+
+    @property
+    def packed(self) -> list[bytes]:
+        """For the journal."""
+        return [self.opened.pack(), *self.records, *([] if self.ended is None else [self.ended.pack()])]
 
 
 def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
@@ -147,12 +147,6 @@ def about_text(record: bytes) -> Begun | Origin | None:
     return found
 
 
-def opened_of(record: bytes) -> Opened:
-    found = _decoded(record)
-    assert isinstance(found, Opened)
-    return found
-
-
 def _decoded(record: bytes) -> _Any:
     return _DECODER.decode(memoryview(record)[len(_ABOUT) :])
 
@@ -164,42 +158,65 @@ def make_journal(kept_bytes: int) -> int:
 
 
 class Journal:
-    """`everything`: the records of all answers that are kept, by which the log is written anew when most of it is of
-    others. What is appended to `pending` is in the log after `commit`, which comes before a client sees anything of
-    it. `written`: bytes that all of these have taken, here and in the log."""
+    """Each answer has a writer, and its records have that one's number. `kept`: the numbers of all that are kept.
+    `grown` is called when `step` more bytes are written, while they are: it may not change what is kept."""
 
-    def __init__(self, fd: int, everything: Callable[[], list[bytes]]) -> None:
+    def __init__(self, fd: int, kept: Callable[[], Iterable[int]], grown: Callable[[], object], step: int) -> None:
         """Raises CorruptLogError."""
-        self._log, self._everything = ipc.Log(fd), everything
-        self._left = _LEAST_BYTES  # that may be appended before the log is looked through
-        self.pending: list[bytes] = []
-        self.written = 0
+        self._log, self._kept, self._step = ipc.Log(fd, self._make_room, grown), kept, step
+        self._numbers = itertools.count(1)
+        self._idle = 0  # bytes of the log that are of answers that are not kept
+        self._has_complained = False
+        self.watch()
 
     @property
-    def used(self) -> int:
-        """Bytes of the log."""
-        return self._log.used
+    def written(self) -> int:
+        """Bytes of answers that are kept."""
+        return self._log.used - self._idle
 
-    def commit(self) -> None:
-        pending = self.pending
-        size = self._log.append(pending)
-        if not size:
-            size, self._left = sum(map(len, pending)) + _FRAME * len(pending), 0
-        self.written += size + _OBJECT * len(pending)
-        pending.clear()
-        self._left -= size
-        if self._left < 0:
-            self.tidy()
+    def writer(self) -> ipc.LogWriter:
+        """Of another answer."""
+        return ipc.LogWriter(self._log, next(self._numbers))
 
-    def forget(self, records: list[bytes]) -> None:
-        """These do not count any more."""
-        self.written -= size_of(records)
+    def watch(self, *, closely: bool = False) -> None:
+        """Until the log has grown again, by anything if `closely`."""
+        self._log.mark = self._log.used + (0 if closely else self._step)
 
-    def tidy(self) -> None:
+    def forget(self, writer: ipc.LogWriter) -> None:
+        """Of an answer that is not kept any more."""
+        if not writer.size:
+            return
+        self._idle += writer.size
+        last = ipc.LogWriter(self._log, writer.owner)
+        last.append([_DROPPED])  # that may tidy
+        self._idle += last.size
+        if self._log.used > (_TIDY if self.written else _TIDY_ALL) and self._idle > self.written:
+            self._tidy()
+
+    def _tidy(self) -> None:
         """Only what is kept stays in the log."""
-        if not self._log.rewrite(self._everything()):
+        self._log.retain(self._kept())
+        self._idle = 0
+        self.watch()
+
+    def _make_room(self, size: int) -> None:
+        if self._idle:
+            self._tidy()
+        if self._log.room < size:
+            self._complain()
+
+    def _complain(self) -> None:
+        if not self._has_complained:
             log.error("the journal has no room for what is kept: the next front will not know all of it")
-        self._left = max(_LEAST_BYTES - self._log.used, self._log.used)
+        self._has_complained = True
+
+    def rewrite(self, found: Sequence[tuple[ipc.LogWriter, Found]]) -> None:
+        """Only these stay in the log, as they are now."""
+        self._log.rewrite((writer, one.packed) for writer, one in found)
+        self._idle = 0
+        self.watch()
+        if any(writer.incomplete for writer, _ in found):
+            self._complain()
 
     def read(self) -> list[Found]:
         """What the front before has left, in order of arrival. Nothing of a log that can't be read."""
@@ -213,46 +230,29 @@ class Journal:
         self._log.close()
 
 
-def _sorted_out(records: Iterator[bytes]) -> list[Found]:
-    found, by_request, tried = dict[str, Found](), dict[int, Found](), ""
-    for record in records:
-        if not record.startswith(_ABOUT):
-            _add(by_request, delta_head(record)[0], record)
+def _sorted_out(records: Iterable[tuple[int, bytes]]) -> list[Found]:
+    found, tried = dict[int, Found](), None
+    for owner, record in records:
+        about = _decoded(record) if record.startswith(_ABOUT) else None
+        if isinstance(about, Opened):
+            found[owner] = Found(about)
+        if (one := found.get(owner)) is None:
             continue
-        match _decoded(record):
-            case Opened() as opened:
-                one = found[opened.seed] = Found(opened)
-                with contextlib.suppress(*_UNREADABLE):  # `renumbered` says so, of this answer only
-                    by_request |= dict.fromkeys(requests_of(opened), one)
-            case Begun(request) | Origin(request):
-                _add(by_request, request, record)
-            case Ended(seed) as ended if seed in found:
-                found[seed].ended = ended
-            case Dropped(seed):
-                found.pop(seed, None)
-            case Tried(seed):
-                tried = seed
-    if tried in found:
-        found[tried].tried = True
+        match about:
+            case None | Begun() | Origin():
+                one.records.append(record)
+            case Ended():
+                one.ended = about
+            case Dropped():
+                del found[owner]
+            case Tried():
+                tried = one
+    if tried is not None:
+        tried.tried = True
     return list(found.values())
-
-
-def _add(by_request: dict[int, Found], request: int, record: bytes) -> None:
-    if (one := by_request.get(request)) is not None:
-        one.records.append(record)
-
-
-def requests_of(opened: Opened) -> list[int]:
-    """Numbers of all its texts, in the order of the answer's choices."""
-    return [choice.request for submit in submits_of(opened) for choice in submit.choices]
 
 
 def submits_of(opened: Opened) -> list[Submit]:
     """As they were sent first."""
     found = [unpack_message(packed) for packed in opened.submits]
     return [one for one in found if isinstance(one, Submit)]
-
-
-def size_of(records: list[bytes]) -> int:
-    """Bytes that they take, here and in the log, as `Journal.written` counts them."""
-    return sum(map(len, records)) + (_FRAME + _OBJECT) * len(records)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Reader, events_of
-from pipeline.front.delivery.kept.answer import KeptAnswer
-from pipeline.front.delivery.kept.journal import Begun, Origin, about_text, submits_of
+from pipeline.front.delivery.kept.journal import Begun, Found, Origin, about_text, submits_of
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream, note_weights
 from pipeline.front.http.errors import SERVER, ApiError
@@ -33,11 +32,11 @@ class GeneratedText:
     pass_on: PassOn | None = None  # once the stream to the client has begun
 
 
-def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]:
+def remembered(found: Found, progresses: Sequence[Progress]) -> list[Submit]:
     """What was sent to preprocess, for texts behind the tokens that a front before has got. Raises ApiError 500."""
     output: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     attempts = defaultdict[int, int](int)
-    for record in kept.records:
+    for record in found.records:
         if about_text(record) is None:
             request, attempts[request], _, token, _ = delta_head(record)
             output[request].append(token)
@@ -46,13 +45,13 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
             [
                 msgspec.structs.replace(
                     choice,
-                    attempt=attempts[choice.request] + kept.barren,
+                    attempt=attempts[choice.request] + found.opened.barren,
                     output=output[choice.request].tobytes(),
                 )
                 for choice in submit.choices
             ]
         )
-        for submit in submits_of(kept.opened)
+        for submit in submits_of(found.opened)
     ]
     requests = [choice.request for submit in submits for choice in submit.choices]
     if len(requests) != len(progresses):
@@ -62,18 +61,18 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
     return submits
 
 
-def ended_of(kept: KeptAnswer) -> set[int]:
+def ended_of(found: Found) -> set[int]:
     """Texts that need no more tokens: all of an answer that has ended."""
-    if kept.ended is not None and kept.is_open:
-        return {choice.request for submit in submits_of(kept.opened) for choice in submit.choices}
-    heads = [delta_head(record) for record in kept.records if about_text(record) is None]
+    if found.ended is not None:
+        return {choice.request for submit in submits_of(found.opened) for choice in submit.choices}
+    heads = [delta_head(record) for record in found.records if about_text(record) is None]
     return {request for request, _, _, _, reason in heads if reason}
 
 
-def origins_of(kept: KeptAnswer) -> dict[int, list[tuple[int, str]]]:
+def origins_of(found: Found) -> dict[int, list[tuple[int, str]]]:
     """Of each text which weights have computed it, as `TokenStream.weights` has it."""
     origins = defaultdict[int, list[tuple[int, str]]](list)
-    for record in kept.records:
+    for record in found.records:
         if isinstance(origin := about_text(record), Origin):
             note_weights(origins[origin.request], origin.first, origin.weights)
     return origins

@@ -13,7 +13,7 @@ import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.kept.answer import KeptExchange
 from pipeline.front.delivery.kept.answers import Background, KeptAnswers
-from pipeline.front.delivery.kept.journal import Ended, Opened, Tried
+from pipeline.front.delivery.kept.journal import Begun, Ended, Opened, Tried
 from pipeline.front.http.access import ApiKey
 from pipeline.front.http.account import Account
 from pipeline.front.http.errors import ApiError, ClientGone
@@ -34,9 +34,9 @@ def journal():
     os.close(fd)
 
 
-def write(fd, *records):
+def write(fd, owner, *records):
     log = ipc.Log(fd)
-    assert log.append(list(records))
+    ipc.LogWriter(log, owner).append([record.pack() for record in records])
     log.close()
 
 
@@ -77,7 +77,8 @@ async def hang(exchange):
 
 def test_what_one_key_holds_keeps_no_other_out(journal):
     held = [opened(seed, number, key="a", body=bytes(100_000)) for number, seed in enumerate(SEEDS[:2], 1)]
-    write(journal, *[one.pack() for one in held])
+    for number, one in enumerate(held, 1):
+        write(journal, number, one)
 
     def asks(key):
         head = Head("POST", "/v1/completions", b"", {b"x-detached-s": b"20"}, modern=True, keep_alive=False)
@@ -98,7 +99,8 @@ def test_what_one_key_holds_keeps_no_other_out(journal):
 
 def test_texts_that_nobody_waits_for_are_bounded(journal):
     """Not those that a client reads; a key that has less than its share of them may have another one."""
-    write(journal, opened(SEEDS[0], key="a").pack(), opened(SEEDS[1], 2, key="a").pack(), Ended(SEEDS[1]).pack())
+    write(journal, 1, opened(SEEDS[0], key="a"))
+    write(journal, 2, opened(SEEDS[1], 2, key="a"), Ended())
 
     def asks(key, headers):
         exchange = KeptExchange(Head("POST", "/", b"", headers, modern=True, keep_alive=False), SETTINGS)
@@ -132,6 +134,35 @@ def test_texts_that_nobody_waits_for_are_bounded(journal):
     run(talk, journal, make=hang, accounts=lambda key: Account(ApiKey(key)))
 
 
+def test_one_that_is_dropped_in_the_middle_of_a_stream_leaves_nothing(journal):
+    for number, seed in enumerate(SEEDS[:2], 1):
+        write(journal, number, opened(seed, number))
+
+    async def stream(exchange):
+        exchange.answer.open(b"\n\n", b"{}", ())
+        await exchange.start(200, b"text/event-stream")
+        for number in itertools.count():
+            exchange.answer.note([Begun(1, number, 0).pack()])
+            await exchange.write(b"data: x\n\n")
+            await asyncio.sleep(0)
+
+    async def talk(kept):
+        await pass_turns()
+        dropped, left = (kept.find(seed, None) for seed in SEEDS[:2])
+        kept.drop(dropped)
+        before = kept.used
+        dropped.note([b"more of it"])
+        dropped.note_origin(1, 0, "other")
+        assert kept.used == before == left.weight
+        await pass_turns()
+        assert kept.used == left.weight > before
+        (found,) = kept.journal.read()
+        assert found.opened.seed == left.seed
+        assert left.writer.size == sum(12 + len(record) for record in found.packed)
+
+    run(talk, journal, make=stream)
+
+
 async def two_texts(exchange):
     submits = [Submit.of([Choice(number, 7)], "a", Request(SamplingParams(), 20)) for number in (8, 9)]
     exchange.answer.open(b"\n\n", b"{}", submits)
@@ -142,8 +173,7 @@ def test_the_oldest_of_the_key_that_holds_the_most_makes_room(journal):
     """By what they weigh, however many there are."""
     owners = "aabab"
     for number, key in enumerate(owners):
-        one = opened(f"{number:032x}", number + 1, key=key, body=bytes(50_000))
-        write(journal, one.pack(), Ended(one.seed).pack())
+        write(journal, number, opened(f"{number:032x}", number + 1, key=key, body=bytes(50_000)), Ended())
 
     async def talk(kept):
         assert not kept._why_full("c")
@@ -154,8 +184,10 @@ def test_the_oldest_of_the_key_that_holds_the_most_makes_room(journal):
 
 @pytest.mark.parametrize("tried", [0, 1, None])
 def test_of_a_front_s_deaths_only_the_one_that_was_tried_alone_is_to_blame(journal, tried):
-    records = [opened(seed, number, barren=2).pack() for number, seed in enumerate(SEEDS[:3], 1)]
-    write(journal, *records, *([] if tried is None else [Tried(SEEDS[tried]).pack()]))
+    for number, seed in enumerate(SEEDS[:3]):
+        write(journal, number, opened(seed, number + 1, barren=2))
+    if tried is not None:
+        write(journal, tried, Tried())
 
     async def talk(kept):
         answers = [kept.find(seed, None) for seed in SEEDS[:3]]
@@ -168,7 +200,6 @@ def test_of_a_front_s_deaths_only_the_one_that_was_tried_alone_is_to_blame(journ
             assert [found.opened.seed for found in kept.journal.read() if found.tried] == [answer.seed]
             if number == 0:  # something comes of it, or it is deleted
                 answer.note_begin(100, 5, 0)
-                kept.commit()
             else:
                 answer.give_up("it was deleted")
         await pass_turns()
@@ -192,7 +223,7 @@ async def pass_turns(count=20):
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 20])
 def test_an_answer_that_is_dropped_while_it_is_made_again_takes_nothing(journal, turns):
-    write(journal, opened(SEEDS[0]).pack(), Ended(SEEDS[0]).pack())
+    write(journal, 1, opened(SEEDS[0]), Ended())
 
     async def talk(kept):
         answer = kept.find(SEEDS[0], None)
@@ -205,7 +236,7 @@ def test_an_answer_that_is_dropped_while_it_is_made_again_takes_nothing(journal,
 
 
 def test_nothing_is_made_again_to_be_deleted(journal):
-    write(journal, opened(SEEDS[0]).pack(), Ended(SEEDS[0]).pack())
+    write(journal, 1, opened(SEEDS[0]), Ended())
 
     async def talk(kept):
         assert not kept.find(SEEDS[0], None, make=False).begun
@@ -225,7 +256,9 @@ def test_a_log_of_something_else_is_not_taken_over(journal):
 
 @pytest.mark.parametrize("record", [b"short", bytes(8), bytes(8) + b"\xff", b"\1" * 12])
 def test_a_log_with_a_bad_record_is_empty(journal, record):
-    write(journal, opened(SEEDS[0]).pack(), record)
+    log = ipc.Log(journal)
+    ipc.LogWriter(log, 1).append([opened(SEEDS[0]).pack(), record])
+    log.close()
 
     async def talk(kept):
         assert (len(kept), kept.used) == (0, 0)
@@ -235,7 +268,8 @@ def test_a_log_with_a_bad_record_is_empty(journal, record):
 
 
 def test_one_bad_answer_costs_no_other(journal):
-    write(journal, opened(SEEDS[0], submits=(b"junk",)).pack(), opened(SEEDS[1], 2).pack(), Ended(SEEDS[1]).pack())
+    write(journal, 1, opened(SEEDS[0], submits=(b"junk",)))
+    write(journal, 2, opened(SEEDS[1], 2), Ended())
 
     async def talk(kept):
         assert len(kept) == 1
