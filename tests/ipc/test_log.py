@@ -258,7 +258,7 @@ while True:
 
 def test_a_writer_that_is_killed(fd):
     """At any time: the records are whole, and follow one another; a half that was being written does not count."""
-    rng, halves = random.Random(7), set()
+    rng, halves, most = random.Random(7), set(), 0
     for _ in range(12):
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(fd)], pass_fds=[fd], stdout=subprocess.PIPE
@@ -269,7 +269,7 @@ def test_a_writer_that_is_killed(fd):
             writer.send_signal(signal.SIGKILL)
         log = ipc.Log(fd)
         found = [(owner, *record.split(b" ")) for owner, record in log.records()]
-        assert found
+        most = max(most, len(found))  # there may be none: it may have kept nothing last
         numbers = [int(number) for _, number, _ in found]
         assert [rest for *_, rest in found] == [b"." * (number * 37 % 300) for number in numbers]
         assert all(number < following or following < 30 for number, following in itertools.pairwise(numbers))
@@ -280,3 +280,4 @@ def test_a_writer_that_is_killed(fd):
         halves.add(log.begin)
         log.close()
     assert len(halves) == 2
+    assert most > 30
