@@ -21,7 +21,7 @@ from ipc.header import PID_MASK
 from ipc.ring import ByteRing, SlotRing
 
 FAIRNESS = 64
-"""Messages taken without waiting before other tasks get a turn."""
+"""Messages taken without waiting before other tasks get a turn, unless a consumer is made with another number."""
 
 # How long a selector sleeps before it looks at peers. Longer than in the waits in C, which may learn of a close or a
 # revocation no sooner; an eventfd always wakes, and an idle process had better sleep.
@@ -40,8 +40,9 @@ class _AsyncEnd:
             os.close(self._event_fd)
             raise
         self._waiter: asyncio.Future[None] | None = None
-        self._peers = peers
+        self._peers, self._fairness = peers, FAIRNESS
         self._watched: dict[int, int] = {}  # identity → pidfd, -1 once it is known to be dead
+        self._identities: list[int] = []  # of the peers, as they were when they were watched last
         self._in_a_row = 0
         self._loop.add_reader(self._event_fd, self._on_event)
 
@@ -60,14 +61,15 @@ class _AsyncEnd:
 
         Nothing is awaited once `attempt` has succeeded: a task that is cancelled has taken no message with it.
         """
-        await self._let_others_run()
+        rested = await self._let_others_run()
         if (result := attempt()) is not None:
             return result
         if self._waiter is not None:
             raise RuntimeError(f"ring '{self.end.name}': two tasks wait for the same end")
         self._waiter = self._loop.create_future()
         try:
-            await asyncio.sleep(0)  # whatever is ready runs before anything is armed
+            if not rested:
+                await asyncio.sleep(0)  # whatever is ready runs before anything is armed
             while (result := attempt()) is None:
                 await self._sleep(need)
         finally:
@@ -75,12 +77,14 @@ class _AsyncEnd:
             self.end.disarm()
         return result
 
-    async def _let_others_run(self) -> None:
-        """A ring that is never empty must not keep the loop for itself."""
+    async def _let_others_run(self) -> bool:
+        """A ring that is never empty must not keep the loop for itself. Whether they did."""
         self._in_a_row += 1
-        if self._in_a_row >= FAIRNESS:
-            self._in_a_row = 0
-            await asyncio.sleep(0)
+        if self._in_a_row < self._fairness:
+            return False
+        self._in_a_row = 0
+        await asyncio.sleep(0)
+        return True
 
     async def _sleep(self, need: int) -> None:
         self._waiter = self._loop.create_future()
@@ -101,8 +105,10 @@ class _AsyncEnd:
     def _watch_peers(self) -> None:
         """Be woken by the death of a peer, or of the creator while a role is free. Raises PeerDied if it is dead."""
         self.end.check_peer()
-        peers = {self.end.peer_identity(i) for i in range(self._peers)}
-        self._watch({identity or self.end.creator for identity in peers} - {0})
+        identities = [self.end.peer_identity(i) for i in range(self._peers)]
+        if identities != self._identities:
+            self._watch({identity or self.end.creator for identity in identities} - {0})
+            self._identities = identities
 
     def _watch(self, identities: set[int]) -> None:
         for identity in self._watched.keys() - identities:
@@ -137,10 +143,13 @@ class AsyncConsumer(_AsyncEnd):
     `asyncio.timeout`. Made inside a running loop.
     """
 
-    def __init__(self, ring: SlotRing | ByteRing, consumer: int = 0, *, label: str = "") -> None:
+    def __init__(
+        self, ring: SlotRing | ByteRing, consumer: int = 0, *, label: str = "", fairness: int = FAIRNESS
+    ) -> None:
         super().__init__(
             ring, ring.data_fd(consumer), lambda: ring.consumer(consumer, label=label, spin_us=0), peers=1
         )
+        self._fairness = fairness
 
     async def read(self) -> _core.ReadSlot:
         """The next slot or record."""

@@ -102,11 +102,14 @@ class Connection(asyncio.Protocol):
 
     def send(self, kind: Kind, payload: bytes = b"", lane: int = 0, generation: int = 0) -> None:
         """With all others of this pass; dropped if the link is gone."""
-        if self.lost or self._why:
-            return
         if not self._unsent:
             self._loop.call_soon(self.flush)
-        self._unsent.append(self._writer.frame(kind, payload, lane, generation))
+        self.put(kind, payload, lane, generation)
+
+    def put(self, kind: Kind, payload: bytes = b"", lane: int = 0, generation: int = 0) -> None:
+        """As `send`, where `flush` follows."""
+        if not self.lost and not self._why:
+            self._unsent.append(self._writer.frame(kind, payload, lane, generation))
 
     def flush(self) -> None:
         """Write what was sent in this pass, now."""

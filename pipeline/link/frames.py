@@ -8,11 +8,12 @@ answer would be a client's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of all that is described here but the first frame, `Kind.HELLO`, which says it."""
 
 MOST_BYTES = 1 << 20
@@ -82,7 +83,7 @@ class FrameReader:
     hello, or a refusal."""
 
     def __init__(self, longest: int) -> None:
-        self._most_records = max(MOST_BYTES, longest + _LENGTH.size)
+        self._most_records = max(MOST_BYTES, longest + 2 * _LENGTH.size)
         self._number = 0
         self._left = b""
         self.greeted = False
@@ -123,28 +124,21 @@ def legible(text: str) -> str:
     return shown + ("…" if len(text) > _SHOWN else "")
 
 
-def batches(records: Iterable[bytes]) -> Iterator[bytes]:
-    """Payloads with these records, in order: as many in each as fit."""
-    parts: list[bytes] = []
-    size = 0
-    for record in records:
-        if parts and size + len(record) + _LENGTH.size > MOST_BYTES:
-            yield b"".join(parts)
-            parts, size = [], 0
-        parts += (_LENGTH.pack(len(record)), record)
-        size += len(record) + _LENGTH.size
-    if parts:
-        yield b"".join(parts)
+def batches(records: Sequence[bytes]) -> list[bytes]:
+    """Payloads with these records, in order: their number, the length of each, and all of them."""
+    count, body = len(records), b"".join(records)
+    if count > 1 and len(body) + _LENGTH.size * (1 + count) > MOST_BYTES:
+        middle = count // 2
+        return batches(records[:middle]) + batches(records[middle:])
+    return [struct.pack(f"<{1 + count}I", count, *map(len, records)) + body] if count else []
 
 
 def records_of(payload: bytes) -> list[bytes]:
     """Raises LinkError unless they fill it."""
-    records, at, end, unpack = [], 0, len(payload), _LENGTH.unpack_from
-    while at < end:
-        begin = at + _LENGTH.size
-        length = unpack(payload, at)[0] if begin <= end else 0
-        at = begin + length
-        if not length or at > end:
-            raise LinkError("the records of a frame do not fill it")
-        records.append(payload[begin:at])
-    return records
+    count = _LENGTH.unpack_from(payload)[0] if len(payload) >= _LENGTH.size else 0
+    begin, end = _LENGTH.size * (1 + count), len(payload)
+    lengths = struct.unpack_from(f"<{count}I", payload, _LENGTH.size) if begin < end else ()
+    ends = [*accumulate(lengths, initial=begin)]
+    if not lengths or ends[-1] != end or not all(lengths):
+        raise LinkError("the records of a frame do not fill it")
+    return [payload[at:behind] for at, behind in pairwise(ends)]

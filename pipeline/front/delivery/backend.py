@@ -372,11 +372,12 @@ class Backend:
     def _on_deltas(self, records: Sequence[bytes]) -> None:
         """Pass each stream all of its records at once: usually one token, under load several."""
         now, streams, came = time.monotonic_ns(), self._streams, defaultdict[TokenStream, list[bytes]](list)
+        on_guests_delta = self.guests.on_delta
         for record in records:
             request, attempt, index, token, reason = delta_head(record)
             stream = streams.get(request)
             if stream is None or attempt != stream.attempt:
-                if stream is not None or not self.guests.on_delta(request, attempt, reason, record):
+                if stream is not None or not on_guests_delta(request, attempt, reason, record):
                     self._counters.add(FrontCounter.DROPPED_DELTAS)
             elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no index
                 stream.note(token, reason)

@@ -38,7 +38,7 @@ class RingClient:
         requests, replies, deltas = self._rings
         self._requests = ipc.AsyncProducer(requests, label="front")
         self._replies = ipc.AsyncConsumer(replies, label="front")
-        self._deltas = ipc.AsyncConsumer(deltas, label="front")
+        self._deltas = ipc.AsyncConsumer(deltas, label="front", fairness=1)  # transports write, other tasks run
         self._outbox: deque[tuple[Late, bool]] = deque()
         self._flushing: asyncio.Task[None] | None = None
         self.resuming = 0  # requests in the outbox that were sent in an earlier generation, too
@@ -127,7 +127,6 @@ class RingClient:
                     records += self.take_deltas()
                 finally:
                     self._on_deltas(records)
-                await asyncio.sleep(0)  # let the transports write, and other tasks run
 
     def take_deltas(self) -> list[bytes]:
         """Those that are there; whoever waits for them finds none. Raises PeerDied, RingClosed."""

@@ -14,6 +14,7 @@ import socket
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,6 +47,8 @@ MOST_LINKS = 64
 MOST_HANDSHAKES = 16
 """Connections of which it is not known yet who they are."""
 
+_UNTOLD = 4  # a quarter of the room may have been taken and wait for a reply to be said with
+
 _AT_A_TIME = 64  # requests of a router, half a millisecond: then others have their turn
 
 LOADS_S = 0.25
@@ -56,6 +59,56 @@ _ID_BYTES = 4
 _NOT_THE_END = (int(FinishReason.NONE), SCORES)  # reasons of a delta
 
 
+class Guest(NamedTuple):
+    """A router's request that is here. `deltas`: where those go that come of it."""
+
+    attempt: int
+    replica: int
+    deltas: list[bytes]
+
+
+class Way:
+    """From a router to one generation of a replica, and back."""
+
+    def __init__(self, lane: Lane, room: Room) -> None:
+        self.lane, self.generation, self.room = lane, lane.generation, room
+        self.received = self.taken = 0  # bytes of requests: that came, and that went on into the ring
+        self.replies: list[bytes] = []  # of this pass, as are the deltas
+        self.deltas: list[bytes] = []
+        self.others = 0  # requests of other routers
+        self._taken = self._others = 0  # as the router was told
+
+    @property
+    def is_open(self) -> bool:
+        return self.lane.up and self.lane.generation == self.generation
+
+    @property
+    def knows_of_others(self) -> bool:
+        """The router was told of some, or is about to be."""
+        return bool(self.others or self._others)
+
+    @property
+    def tells_soon(self) -> bool:
+        """So much has been taken that the router may wait to hear it."""
+        return self.taken - self._taken > self.room.window // _UNTOLD
+
+    def put(self, connection: Connection) -> None:
+        """All there is to say. What a request's reply says was known before its first token: replies go first."""
+        for kind, records in ((Kind.REPLIES, self.replies), (Kind.DELTAS, self.deltas)):
+            for payload in batches(records):
+                connection.put(kind, payload, self.lane.replica, self.generation)
+            records.clear()
+        if self.taken != self._taken:
+            self._taken = self.taken
+            connection.put(Kind.TAKEN, tell(Taken(self.taken)), self.lane.replica, self.generation)
+        self.put_others(connection)
+
+    def put_others(self, connection: Connection) -> None:
+        if self.others != self._others and self.lane.up:
+            self._others = self.others
+            connection.put(Kind.LOAD, tell(Load(self.others)), self.lane.replica, self.generation)
+
+
 class RouterLink:
     """One router's."""
 
@@ -63,14 +116,8 @@ class RouterLink:
         self._hub, self.peer = hub, peer
         self.connection = Connection(longest, heartbeat_s, self._on_frames, self._on_lost)
         self.number: int | None = None  # upper bits of its requests, once it has said who it is
-        self.live: dict[int, tuple[int, int]] = {}  # its requests: attempt, replica
-        self._received = defaultdict[int, int](int)  # bytes of requests by replica, in its generation
-        self._taken = defaultdict[int, int](int)
-        self._told = defaultdict[int, int](int)
-        self._others = Counter[int]()  # requests of other routers by replica, as this one was told
-        self._untold = Counter[int]()  # as they are now
-        self._waiting = deque[tuple[Lane, int, bytes]]()
-        self._out = defaultdict[tuple[int, Kind], list[bytes]](list)
+        self._ways: dict[int, Way] = {}  # by replica, to those that have rings
+        self._waiting = deque[tuple[Way, bytes]]()
         self._writing = self._working = False
         self.refused = self.gone = False
         self._loop = asyncio.get_running_loop()
@@ -96,17 +143,17 @@ class RouterLink:
             self._work()
 
     def _on_requests(self, frame: Frame) -> None:
-        lane = self._hub.lane(frame.lane)
-        if not lane.up or lane.generation != frame.generation or lane.client is None:
+        way = self._ways.get(self._hub.lane(frame.lane).replica)
+        if way is None or way.generation != frame.generation or not way.is_open:
             return  # the router is about to hear that the lane is down, and sends them again
-        room = _room(lane.client)
+        room = way.room
         for record in records_of(frame.payload):
-            self._received[lane.replica] += len(record)
+            way.received += len(record)
             if len(record) > room.longest:
                 raise LinkError(f"a request of {len(record)} bytes came; {room.longest} are the most")
-            if self._received[lane.replica] - self._taken[lane.replica] > room.window:
+            if way.received - way.taken > room.window:
                 raise LinkError(f"more than {room.window} bytes of requests are under way: that was the room told")
-            self._waiting.append((lane, lane.generation, record))
+            self._waiting.append((way, record))
 
     def _work(self) -> None:
         """A few at a time: tokens of others do not wait for a flood of records."""
@@ -114,9 +161,9 @@ class RouterLink:
         if self.gone:
             waiting.clear()
         for _ in range(min(_AT_A_TIME, len(waiting))):
-            lane, generation, record = waiting.popleft()
-            if lane.up and lane.generation == generation:
-                self._on_request(lane, record)
+            way, record = waiting.popleft()
+            if way.is_open:
+                self._on_request(way, record)
         self._working = bool(waiting)
         self.connection.pause(self._working)
         if self._working:
@@ -129,75 +176,58 @@ class RouterLink:
             self._waiting.clear()
             self.connection.close(str(error))
 
-    def _on_request(self, lane: Lane, record: bytes) -> None:
+    def _on_request(self, way: Way, record: bytes) -> None:
         try:
             message = unpack_message(record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise LinkError(f"a request can't be read: {error}") from error
-        self._note(message, lane.replica)
+        self._note(message, way)
         if isinstance(message, Submit):  # its clock is another machine's
             _check(message)
             record, size = message.arrived(time.monotonic_ns()).pack(), len(record)
         else:
             size = len(record)
-        self._pass_on(lane, record, size)
+        self._pass_on(way, record, size, answered=not isinstance(message, Cancel))
 
-    def _note(self, message: Message, replica: int) -> None:
+    def _note(self, message: Message, way: Way) -> None:
         """Which of its requests are here. Raises LinkError for another's."""
         texts = message.choices if isinstance(message, Submit) else (message,)
         if not texts or any(text.request >> NUMBER_BITS != self.number for text in texts):
             raise LinkError("a request has the number of another front")
+        guests, replica = self._hub.guests, way.lane.replica
         if isinstance(message, Submit):
-            self.live |= {choice.request: (choice.attempt, replica) for choice in message.choices}
+            guests |= {text.request: Guest(text.attempt, replica, way.deltas) for text in message.choices}
         elif isinstance(message, Encode):
-            self.live[message.request] = message.attempt, replica
+            guests[message.request] = Guest(message.attempt, replica, way.deltas)
         elif isinstance(message, Cancel):
-            self.live.pop(message.request, None)
+            guests.pop(message.request, None)
 
-    def _pass_on(self, lane: Lane, record: bytes, size: int) -> None:
-        client = lane.client
+    def _pass_on(self, way: Way, record: bytes, size: int, *, answered: bool) -> None:
+        client = way.lane.client
         assert client is not None
-        replica, generation = lane.replica, lane.generation
 
         def late() -> bytes | None:
-            if lane.generation == generation:
-                self._take(replica, size)
+            self._take(way, size, answered=answered)
             return None if self.gone else record
 
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # the router is about to hear it
             if client.try_send(record):
-                self._take(replica, size)
+                self._take(way, size, answered=answered)
             else:
                 client.send_later(late)
 
-    def _take(self, replica: int, size: int) -> None:
-        self._taken[replica] += size
-        self._write_soon()
+    def _take(self, way: Way, size: int, *, answered: bool) -> None:
+        """That it was is said with the reply, if there will be one and there is room until then."""
+        way.taken += size
+        if not answered or way.tells_soon:
+            self._write_soon()
 
     # ---- what it is told ------------------------------------------------------------------------------------
 
-    def on_delta(self, request: int, attempt: int, reason: int, record: bytes) -> bool:
-        known = self.live.get(request)
-        if known is None or known[0] != attempt:
-            return False
-        if reason not in _NOT_THE_END:
-            del self.live[request]
-        self._put(known[1], Kind.DELTAS, record)
-        return True
-
-    def on_reply(self, reply: Reply, record: bytes) -> bool:
-        known = self.live.get(reply.request)
-        if known is None or known[0] != reply.attempt:
-            return False
-        if isinstance(reply, Refused) or (isinstance(reply, Encoded) and reply.last):
-            del self.live[reply.request]
-        self._put(known[1], Kind.REPLIES, record)
-        return True
-
-    def _put(self, replica: int, kind: Kind, record: bytes) -> None:
-        """With all others of this pass."""
+    def on_reply(self, replica: int, record: bytes) -> None:
+        """It goes with all others of this pass."""
+        self._ways[replica].replies.append(record)
         self._write_soon()
-        self._out[replica, kind].append(record)
 
     def _write_soon(self) -> None:
         if not self._writing:
@@ -205,59 +235,38 @@ class RouterLink:
             self._loop.call_soon(self._write)
 
     def flush(self) -> None:
-        """What there is need not wait for the end of this pass."""
-        if self._writing:
+        """All deltas that came together are there: they need not wait for the end of this pass."""
+        if any(way.deltas for way in self._ways.values()):
             self._write()
 
     def _write(self) -> None:
-        """What a request's reply says was known before its first token: replies go first."""
         self._writing = False
-        for (replica, kind), records in sorted(self._out.items()):
-            generation = self._hub.lane(replica).generation
-            for payload in batches(records):
-                self.connection.send(kind, payload, replica, generation)
-        self._out.clear()
-        for replica, octets in self._taken.items():
-            if octets != self._told[replica]:
-                self._told[replica] = octets
-                self.connection.send(Kind.TAKEN, tell(Taken(octets)), replica, self._hub.lane(replica).generation)
-        self._tell_others()
+        for way in self._ways.values():
+            way.put(self.connection)
         self.connection.flush()
 
-    def tell_loads(self, every: Mapping[int, int]) -> None:
-        """Of all routers' requests, by replica: with the next tokens; a frame by itself costs the router more."""
-        self._tell_others()
-        own = Counter(replica for _, replica in self.live.values())
-        for lane in self._hub.lanes:
-            self._untold[lane.replica] = every[lane.replica] - own[lane.replica]
+    def tell_loads(self, every: Mapping[int, int], own: Mapping[int, int]) -> None:
+        """Requests of all routers and of this one, by replica. It is told with the next tokens, or after as long
+        again: a frame by itself costs the router more."""
+        for replica, way in self._ways.items():
+            way.put_others(self.connection)
+            way.others = every[replica] - own[replica]
+        self.connection.flush()
 
     @property
     def knows_of_others(self) -> bool:
-        """It was told of some, or is about to be."""
-        return bool(self._untold) or any(self._others.values())
-
-    def _tell_others(self) -> None:
-        """What has changed."""
-        for replica, others in self._untold.items():
-            lane = self._hub.lane(replica)
-            if lane.up and others != self._others[replica]:
-                self._others[replica] = others
-                self.connection.send(Kind.LOAD, tell(Load(others)), replica, lane.generation)
-        self._untold.clear()
+        return any(way.knows_of_others for way in self._ways.values())
 
     def lane_up(self, lane: Lane) -> None:
         if lane.client is not None:
-            for counted in (self._received, self._taken, self._told):
-                counted[lane.replica] = 0
-            del self._others[lane.replica]
-            able = self._hub.is_deterministic(lane)
-            room = tell(_room(lane.client, lane.weights, deterministic=able))
-            self.connection.send(Kind.UP, room, lane.replica, lane.generation)
+            room = _room(lane.client, lane.weights, deterministic=self._hub.is_deterministic(lane))
+            self._ways[lane.replica] = Way(lane, room)
+            self.connection.send(Kind.UP, tell(room), lane.replica, lane.generation)
 
     def lane_down(self, lane: Lane) -> None:
         """All that its rings held has been read."""
         self._write()
-        self.live = {request: known for request, known in self.live.items() if known[1] != lane.replica}
+        self._ways.pop(lane.replica, None)
         self.connection.send(Kind.DOWN, b"", lane.replica, lane.generation)
 
     def tell_verdict(self, verdict: Verdict) -> None:
@@ -295,6 +304,7 @@ class RouterLinks:
         self._backend, self._mine, self._settings = backend, mine, settings
         self._context = node_context(settings.ca, settings.certificate, settings.key)
         self._links: dict[int, RouterLink] = {}
+        self.guests: dict[int, Guest] = {}  # requests of all of them
         self._unknown = set[RouterLink]()  # have not said yet who they are
         self._handshakes = set[asyncio.Task[None]]()
         self._closing = False
@@ -319,7 +329,7 @@ class RouterLinks:
 
     @property
     def live(self) -> bool:
-        return any(link.live for link in self._links.values())
+        return bool(self.guests)
 
     def flush(self) -> None:
         for link in self._every:
@@ -333,8 +343,7 @@ class RouterLinks:
         links = list(self._links.values())
         received = self._bytes[0] + sum(link.connection.received for link in links)
         sent = self._bytes[1] + sum(link.connection.sent for link in links)
-        requests = sum(len(link.live) for link in links)
-        return RouterFigures(len(links), requests, self._made, self._refused, received, sent)
+        return RouterFigures(len(links), len(self.guests), self._made, self._refused, received, sent)
 
     # ---- connections ----------------------------------------------------------------------------------------
 
@@ -350,9 +359,12 @@ class RouterLinks:
         while True:
             await asyncio.sleep(LOADS_S)
             if len(self._links) > 1 or any(link.knows_of_others for link in self._links.values()):
-                every = Counter(replica for link in self._links.values() for _, replica in link.live.values())
-                for link in self._every:
-                    link.tell_loads(every)
+                own = defaultdict[int, Counter[int]](Counter)
+                for request, guest in self.guests.items():
+                    own[request >> NUMBER_BITS][guest.replica] += 1
+                every = sum(own.values(), Counter[int]())
+                for number, link in [*self._links.items()]:
+                    link.tell_loads(every, own[number])
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -432,11 +444,11 @@ class RouterLinks:
             return
         del self._links[link.number]
         self._bytes = self._bytes[0] + link.connection.received, self._bytes[1] + link.connection.sent
+        own = [request for request in self.guests if request >> NUMBER_BITS == link.number]
         text = "link from %s is gone: %s; %d requests are cancelled"
-        log.warning(text, link.peer, legible(why), len(link.live))
-        for request, (_, replica) in link.live.items():
-            self._backend.cancel(request, replica)
-        link.live.clear()
+        log.warning(text, link.peer, legible(why), len(own))
+        for request in own:
+            self._backend.cancel(request, self.guests.pop(request).replica)
 
     def close(self, why: str) -> None:
         """Their requests go on elsewhere. No more links are taken."""
@@ -459,6 +471,7 @@ class RouterLinks:
     def on_detached(self, lane: Lane) -> None:
         for link in self._every:
             link.lane_down(lane)
+        self.guests = {request: guest for request, guest in self.guests.items() if guest.replica != lane.replica}
 
     def on_verdict(self, verdict: Verdict) -> None:
         for link in self._every:
@@ -469,9 +482,19 @@ class RouterLinks:
             link.connection.send(Kind.AWAY, b"", replica, self.lane(replica).generation)
 
     def on_delta(self, request: int, attempt: int, reason: int, record: bytes) -> bool:
-        link = self._links.get(request >> NUMBER_BITS)
-        return link is not None and link.on_delta(request, attempt, reason, record)
+        guest = self.guests.get(request)
+        if guest is None or guest.attempt != attempt:
+            return False
+        if reason not in _NOT_THE_END:
+            del self.guests[request]
+        guest.deltas.append(record)
+        return True
 
     def on_reply(self, reply: Reply, record: bytes) -> bool:
-        link = self._links.get(reply.request >> NUMBER_BITS)
-        return link is not None and link.on_reply(reply, record)
+        guest = self.guests.get(reply.request)
+        if guest is None or guest.attempt != reply.attempt:
+            return False
+        if isinstance(reply, Refused) or (isinstance(reply, Encoded) and reply.last):
+            del self.guests[reply.request]
+        self._links[reply.request >> NUMBER_BITS].on_reply(guest.replica, record)
+        return True

@@ -78,7 +78,7 @@ class RemoteClient:
 
     def wake(self) -> None:
         """Who will get the request that is being read."""
-        self._connection.send(Kind.COMING, b"", self._lane, self.generation)
+        self._connection.put(Kind.COMING, b"", self._lane, self.generation)
         self._connection.flush()
 
     def try_send(self, record: bytes) -> bool:
@@ -120,8 +120,8 @@ class RemoteClient:
 
     def _send(self, record: bytes) -> None:
         alone = not self._under_way
-        for payload in batches([record]):
-            self._connection.send(Kind.REQUESTS, payload, self._lane, self.generation)
+        (payload,) = batches([record])
+        self._connection.send(Kind.REQUESTS, payload, self._lane, self.generation)
         self._sent += len(record)
         if alone:  # it need not wait for others of this pass
             self._connection.flush()

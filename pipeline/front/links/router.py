@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from pipeline.front.delivery.backend import Backend
@@ -16,7 +17,7 @@ from pipeline.front.links.remote_client import RemoteClient
 from pipeline.front.metrics.links import NodeFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, MOST_UNREAD, Connection, split_place
-from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, legible, records_of
+from pipeline.link.frames import Frame, Kind, LinkError, legible, records_of
 from pipeline.link.hello import Blame, Hello, Load, Room, Taken, difference, told, unpack_hello
 from pipeline.link.tls import router_context, why_refused
 from pipeline.runtime.generations import AWAY_S, Verdict
@@ -27,6 +28,7 @@ log = logging.getLogger("ringserve.front")
 _SOON_S, _LATEST_S = 0.1, 3.0  # between two attempts: it doubles
 _LOOK_S = 0.05
 _LASTING_S = 1.0  # a link that breaks sooner is not made again at once
+_ENDS = frozenset({Kind.REFUSED, Kind.CLOSED, Kind.UP, Kind.DOWN})  # of a generation: what came before counts
 
 
 class RemoteLane:
@@ -120,6 +122,7 @@ class NodeLink:
         self._told = ""  # the last line of the log about it
         self.linked = False
         self.links = 0  # so far
+        self._deltas = defaultdict[RemoteClient, list[bytes]](list)  # that have come, and are to be passed on
         self._before = 0, 0  # bytes received and sent over earlier ones
 
     @property
@@ -215,15 +218,33 @@ class NodeLink:
     # ---- what the node says ---------------------------------------------------------------------------------
 
     def _on_frames(self, frames: list[Frame]) -> None:
-        """Raises LinkError."""
-        for frame in frames:
-            if frame.kind in (Kind.REFUSED, Kind.CLOSED):
-                self._end(frame.payload.decode(errors="replace"))
-                return
-            if frame.kind is Kind.HELLO:
-                self._on_hello(unpack_hello(frame.payload))
-            elif frame.kind is not Kind.BEAT:
-                self._on_lane(frame)
+        """Raises LinkError, also for a record that can't be read: nothing behind it is to be believed."""
+        try:
+            for frame in frames:
+                if frame.kind in _ENDS:
+                    self._pass_on()
+                if frame.kind in (Kind.REFUSED, Kind.CLOSED):
+                    self._end(frame.payload.decode(errors="replace"))
+                    return
+                self._on_frame(frame)
+            self._pass_on()
+        except LinkError:
+            raise
+        except Exception as error:
+            log.exception("a record of node %s could not be parsed", self.address)
+            raise LinkError("a record could not be parsed") from error
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.kind is Kind.HELLO:
+            self._on_hello(unpack_hello(frame.payload))
+        elif frame.kind is not Kind.BEAT:
+            self._on_lane(frame)
+
+    def _pass_on(self) -> None:
+        """All deltas that have come together: what a stream has of several steps is written at once."""
+        while self._deltas:
+            client, records = self._deltas.popitem()
+            client.on_deltas(records)
 
     def _end(self, why: str) -> None:
         if self._connection is not None:
@@ -249,8 +270,10 @@ class NodeLink:
 
     def _on_client(self, frame: Frame, lane: RemoteLane, client: RemoteClient) -> None:
         kind = frame.kind
-        if kind in RECORDS:
-            self._on_records(frame, client)
+        if kind is Kind.DELTAS:
+            self._deltas[client] += records_of(frame.payload)
+        elif kind is Kind.REPLIES:
+            client.on_replies(records_of(frame.payload))
         elif kind is Kind.TAKEN:
             client.on_taken(told(frame.payload, Taken).octets)
         elif kind is Kind.LOAD:
@@ -262,20 +285,6 @@ class NodeLink:
             lane.on_verdict(blame.culprit, blame.suspects)
         elif kind is Kind.AWAY:
             self._backend.on_away(lane.replica)
-
-    def _on_records(self, frame: Frame, client: RemoteClient) -> None:
-        """A record that can't be read breaks the link: nothing behind it is to be believed."""
-        records = records_of(frame.payload)
-        try:
-            if frame.kind is Kind.DELTAS:
-                client.on_deltas(records)
-            else:
-                client.on_replies(records)
-        except LinkError:
-            raise
-        except Exception as error:
-            log.exception("a record of node %s could not be parsed", self.address)
-            raise LinkError("a record could not be parsed") from error
 
 
 class NodeLinks:

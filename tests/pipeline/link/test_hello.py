@@ -36,7 +36,7 @@ def test_a_hello_is_read_again():
     [
         ({"role": NODE}, "both sides are a node"),
         ({"version": "0.9"}, "the node's version is 1.0, the router's 0.9: both must be the same"),
-        ({"protocol": 99}, "the node's protocol is 3, the router's 99"),
+        ({"protocol": 99}, "the node's protocol is 4, the router's 99"),
         ({"facts": FACTS | {"model_config.vocab_size": 8}}, "vocab_size is 32000 for the node and 8 for the router"),
         ({"facts": {"pipeline.model_name": "tiny"}}, "vocab_size is 32000 for the node and None for the router"),
         ({"facts": FACTS | {"new": 1}}, "new is None for the node and 1 for the router"),
@@ -61,7 +61,7 @@ def test_a_later_version_may_say_more():
         more: str = "news"
 
     later = Later(99, "9.0", ROUTER, 9, FACTS)
-    assert "protocol is 3, the router's 99" in difference(hello(NODE, "9.0", 7, FACTS), unpack_hello(later.pack()))
+    assert "protocol is 4, the router's 99" in difference(hello(NODE, "9.0", 7, FACTS), unpack_hello(later.pack()))
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ class Far(FarRings):
         return message
 
     def bring(self, choice, index, reason=FinishReason.NONE):
-        self.deltas.write(Delta(choice.request, choice.attempt, index, 10 + index, math.nan, reason, "x").pack())
+        self.deltas.write(delta(choice, index, reason))
+
+
+def delta(choice, index, reason=FinishReason.NONE):
+    return Delta(choice.request, choice.attempt, index, 10 + index, math.nan, reason, "x").pack()
 
 
 class Node:
@@ -390,6 +394,41 @@ def test_there_is_room_for_so_much_and_no_more(run):
     run(talk, nodes=1)
 
 
+def test_tokens_of_several_steps_that_came_together_are_passed_on_together(run):
+    """And count before what is said behind them."""
+
+    async def talk(router, node):
+        (stream,) = router.submit("a")
+        choice = (await node.far.came()).choices[0]
+        passed = []
+        stream.wake(
+            asyncio.get_running_loop().create_future(), lambda records, _: passed.append(len(records)) or True
+        )
+        for index in (1, 2):  # each is a frame, and a write
+            node.backend._on_deltas([delta(choice, index)])
+        (link,) = node.links._every
+        link.lane_down(node.backend.lanes[0])
+        await router.wait_up(0)
+        assert (passed, len(stream.tokens)) == ([2], 2)
+
+    run(talk, nodes=1)
+
+
+def test_what_was_taken_is_said_with_the_reply_or_once_it_is_much(run):
+    async def talk(router, node):
+        client = router.backend.lanes[0].client
+        (small,) = router.submit("a")
+        await node.far.came()
+        await asyncio.sleep(0.05)
+        assert 0 < client._under_way < 1000
+        node.far.replies.write(Accepted(small.request, 0, 5).pack())
+        await until(lambda: client._under_way == 0)
+        router.submit("x" * 20_000)
+        await until(lambda: client._under_way == 0)
+
+    run(talk, nodes=1)
+
+
 def test_texts_are_encoded_over_a_link(run):
     from pipeline.wire.request import Encoded, GoOn
 
@@ -430,7 +469,8 @@ def test_a_record_that_can_not_be_read_breaks_the_link_and_no_answer(run):
         (stream,) = router.submit("a")
         await node.far.came()
         (link,) = node.links._links.values()
-        link._put(0, Kind.DELTAS, b"\xff" * 5)
+        link._ways[0].deltas.append(b"\xff" * 5)
+        link._write()
         await node.far.came(Cancel)
         assert (await node.far.came()).choices[0].attempt == 1
         assert stream.live
@@ -473,7 +513,7 @@ def test_a_flood_that_ends_with_its_link_leaves_nothing_behind(run):
         ]
         for payload in batches(flood):
             router.links.links[0]._connection.send(Kind.REQUESTS, payload, 0, node.generation)
-        await until(lambda: link.live)
+        await until(lambda: node.links.guests)
         assert link._waiting
         link.connection.abort("the network is gone")
         await router.wait_up(0)
@@ -497,7 +537,7 @@ def test_a_router_that_sends_more_than_there_is_room_for(run, caplog):
         number = (router.backend.number << 32) + 1000
         record = Submit.of([Choice(number, 7)], "x" * 20_000, Request(SamplingParams(), 20)).pack()
         for _ in range(12):  # nobody reads them: the ring is full with the third
-            router.links.links[0]._connection.send(Kind.REQUESTS, next(batches([record])), 0, node.generation)
+            router.links.links[0]._connection.send(Kind.REQUESTS, batches([record])[0], 0, node.generation)
         await router.wait_up(0)
         for _ in range(3):
             assert (await node.far.came()).request == number
@@ -524,7 +564,7 @@ def test_what_no_front_sends_does_not_get_into_a_ring(run, caplog, change, why):
         number = (router.backend.number << 32) + 1000
         submit = Submit.of([Choice(number, 7)], "x", Request(SamplingParams(), 20))
         record = msgspec.structs.replace(submit, **change).pack()
-        router.links.links[0]._connection.send(Kind.REQUESTS, next(batches([record])), 0, node.generation)
+        router.links.links[0]._connection.send(Kind.REQUESTS, batches([record])[0], 0, node.generation)
         await router.wait_up(0)
         await router.wait_up(1)
         assert await node.far.came(Cancel) == Cancel(number)
