@@ -5,6 +5,10 @@ records. Both hand out memory in place; nothing is copied, locked or pickled, an
 sides are busy. The protocol is described in docs/protocol.md and in ipc/core/ring_protocol.h.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ipc._core import ByteConsumer, ByteProducer, End, LogWriter, ReadSlot, SlotConsumer, SlotProducer, WriteSlot
 from ipc.errors import (
     CorruptLogError,
@@ -26,7 +30,10 @@ from ipc.limits import MemoryLeft, memory_left, shared_memory_left
 from ipc.log import Log, make_log
 from ipc.ring import DEFAULT_SPIN_US, ByteRing, OnDeath, RingHandle, SlotRing
 from ipc.segment import SHM_DIRECTORY, Backing, Segment, backing_for, sweep_segments
-from ipc.waiting import AsyncConsumer, AsyncProducer, RingSelector
+from ipc.selector import RingSelector
+
+if TYPE_CHECKING:
+    from ipc.waiting import AsyncConsumer, AsyncProducer
 
 __all__ = [
     "DEFAULT_SPIN_US",
@@ -76,3 +83,12 @@ __all__ = [
     "shared_memory_left",
     "sweep_segments",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The stages that have no event loop do without asyncio, which takes long to import."""
+    if name not in ("AsyncConsumer", "AsyncProducer"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ipc import waiting
+
+    return getattr(waiting, name)

@@ -1,9 +1,8 @@
-"""Waiting for rings by their eventfds: in asyncio, and for several rings at once without it.
+"""Waiting for rings by their eventfds in asyncio, with uvloop or any other event loop with `add_reader`.
 
-An end is *armed*, looks once more, and sleeps; the first publish after that writes the eventfd once. In asyncio, with
-uvloop or any other event loop with `add_reader`, there is no thread and no polling: when a task finds the ring empty
-(or full), everything else that is ready runs first. While the loop is busy with the ring nothing is armed, and the
-other side makes no system call.
+An end is *armed*, looks once more, and sleeps; the first publish after that writes the eventfd once. There is no
+thread and no polling: when a task finds the ring empty (or full), everything else that is ready runs first. While the
+loop is busy with the ring nothing is armed, and the other side makes no system call.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ipc import _core
@@ -22,10 +19,6 @@ from ipc.ring import ByteRing, SlotRing
 
 FAIRNESS = 64
 """Messages taken without waiting before other tasks get a turn, unless a consumer is made with another number."""
-
-# How long a selector sleeps before it looks at peers. Longer than in the waits in C, which may learn of a close or a
-# revocation no sooner; an eventfd always wakes, and an idle process had better sleep.
-_SLICE_S = 0.2
 
 
 class _AsyncEnd:
@@ -178,43 +171,3 @@ class AsyncProducer(_AsyncEnd):
         """As `reserve`, or None when there is no room now."""
         slot: _core.WriteSlot | None = self.end.try_reserve(nbytes) if self._records else self.end.try_reserve()
         return slot
-
-
-class RingSelector:
-    """Waits for data on any of some consumers, like a blocking read, but for whichever ring has something first.
-
-    `ends` are pairs of a consumer and its eventfd (`ring.data_fd()`); `wakers` are eventfds by which others, such as
-    threads, may end the wait, too. An end's own eventfd may be written before there is data, by somebody who knows
-    that there soon will be. A peer that dies is noticed within a fifth of a second.
-    """
-
-    def __init__(self, ends: Sequence[tuple[_core.End, int]], wakers: Sequence[int] = ()) -> None:
-        self._ends = [end for end, _ in ends]
-        self._poll = select.poll()
-        for fd in (*(fd for _, fd in ends), *wakers):
-            self._poll.register(fd, select.POLLIN)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """True as soon as an end has data or an eventfd is set; False when the timeout is over. Raises RingClosed,
-        PeerDied."""
-        deadline, woken = None if timeout is None else time.monotonic() + timeout, False
-        try:
-            while all([end.arm() for end in self._ends]) and not woken:  # noqa: C419 - every end must be armed
-                left = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
-                if left <= 0:
-                    return False
-                if not (woken := self._sleep(left)):
-                    for end in self._ends:
-                        end.check_peer()
-        finally:
-            for end in self._ends:
-                end.disarm()
-        return True
-
-    def _sleep(self, seconds: float) -> bool:
-        """Whether an eventfd was set."""
-        woken = self._poll.poll(seconds * 1000)
-        for fd, _ in woken:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(fd)
-        return bool(woken)
