@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.launcher.certificates import NODE, ROUTER, OpensslError, link_files, make_certificates
-from scripts.bench.overhead.client import Question, read_streams
+from scripts.bench.overhead.client import Question, Streams, read_streams
 from scripts.bench.overhead.device import Device
 from scripts.bench.ray_proxy import behind_ray, is_installed
 from scripts.lab.arguments import count, parser, say, write_json
@@ -157,7 +157,7 @@ def _in_turns(ways: Mapping[str, Way], options: argparse.Namespace) -> dict[str,
     """Raises BenchError, OSError."""
     found = {name: Measured() for name in ways}
     for way in ways.values():
-        read_streams(Question(way.port, "completions", 4, 40))  # warms up
+        _read(way, 4, 40)  # warms up
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}: {', '.join(ways)}")
         for name in list(ways)[:: 1 if number % 2 else -1]:
@@ -170,12 +170,16 @@ def _measure(way: Way, options: argparse.Namespace, into: Measured) -> None:
     pids = {pid for root in way.pids for pid in descendants(root)}
     tokens = options.streams * options.tokens
     before = _cpu_s(pids)
-    came = read_streams(Question(way.port, "completions", options.streams, options.tokens))
+    came = _read(way, options.streams, options.tokens)
     spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in _cpu_s(pids).items())
     into.cpu_us.append(1e6 * spent / tokens)
     into.rates.append(1e9 * tokens / float(came.times_ns.max() - came.sent_ns.min()))
-    lone = [read_streams(Question(way.port, "completions", 1, 1)) for _ in range(options.requests)]
+    lone = [_read(way, 1, 1) for _ in range(options.requests)]
     into.first_ms.append(statistics.median(float(one.times_ns[0, 0] - one.sent_ns[0]) / 1e6 for one in lone))
+
+
+def _read(way: Way, streams: int, tokens: int) -> Streams:
+    return read_streams(Question(way.port, "completions", streams, tokens, chunked=False))
 
 
 def _cpu_s(pids: Iterable[int]) -> dict[int, float]:

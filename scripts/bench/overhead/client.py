@@ -71,6 +71,7 @@ class Question:
     tokens: int
     prompt_tokens: int | None = None  # None: a short text, another one for every stream
     settle_s: float = 0.0  # from connecting to sending; a client that is known has an open connection
+    chunked: bool = True  # False: HTTP/1.0, without chunks, which proxies cut anew, through the middle of events
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ def _open(question: Question, way: _Way, number: int) -> Stream:
     if question.prompt_tokens is not None:
         ask = dataclasses.replace(ask, prompt=[300 + (number + i) % 1000 for i in range(question.prompt_tokens)])
     body = json.dumps(api.body(ask)).encode()
-    head = f"POST {api.path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    version = "1.1" if question.chunked else "1.0"
+    head = f"POST {api.path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", question.port), timeout=_TIMEOUT_S)
     time.sleep(question.settle_s)
     sent_ns = time.monotonic_ns()
