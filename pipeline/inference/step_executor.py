@@ -183,6 +183,8 @@ class StepExecutor:
                 self._fetch_undrawn(outcome, logit_rows)
                 self._chosen_by_sampling = chosen_by_sampling = chosen_by_sampling | Choice.DRAWN
         if not (chosen_by_sampling or drafted):
+            if self._board_step < number - 1:
+                self._catch_up(number - 1)
             foresee(columns, samples, candidates or 1)
             self._board_step = number
         try:
@@ -234,6 +236,12 @@ class StepExecutor:
         if self._must_wait(words):
             self._count_wait(words)
         while self._must_wait(words):
+            self._read_board(self._rings.tokens.read())
+
+    def _catch_up(self, step: int) -> None:
+        """Read what sampling has chosen up to this step; the one behind it did not wait for it, since it has prompts
+        alone. A row that sat out its last step comes back, and what it brings must be on the board by then."""
+        while self._board_step < step:
             self._read_board(self._rings.tokens.read())
 
     def _drain_tokens(self) -> None:

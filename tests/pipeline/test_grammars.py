@@ -168,6 +168,46 @@ def test_preempted_and_resumed_rows_go_on_as_if_nothing_had_happened(serve, alon
     assert answers(server, restart_at={chance.randrange(20, 200) for _ in range(3)}) == alone
 
 
+def test_a_last_token_that_comes_late_is_computed_where_it_belongs(serve):
+    """A row sits out its last step, and the step behind it has prompts alone, so that it waits for no token. The row
+    that comes back must not take what another one has left on the board: it would write to blocks that others share.
+    """
+    server = serve()
+    shared = list(range(30, 38))
+    server.submit(1, [9], params(1))  # it has the same row before
+    server.run()
+    begins, begun = server.grammars._begins, server.sampling.steps_done
+    server.grammars._begins = lambda grammar: server.sampling.steps_done > begun and begins(grammar)
+    server.submit(2, [*shared, 4], params(1, SIX_DIGITS))
+    server.submit(3, [5] * 40, params(3))
+    assert all(move() for move in [server.preprocess.take_request, server.plan] * 2)  # two steps are under way
+    server.run()
+    server.submit(4, [*shared, 6], params(3))
+    server.run()
+    assert server.started[4].cached_tokens == len(shared)
+    assert server.tokens(2) == reference([*shared, 4], 1, DIGITS, server.settings)
+    assert server.tokens(3) == expected_tokens([5] * 40, 3, server.settings)
+    assert server.tokens(4) == expected_tokens([*shared, 6], 3, server.settings)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 6])
+def test_short_answers_that_come_late_disturb_nobody(serve, seed):
+    """Rows sit out their only step, beside prompts of many steps, while stages take their turns in any order."""
+    server = serve(type("Late", (Late,), {"seed": seed}), rows=3, budget=8, blocks=80)
+    chance = random.Random(seed)
+    shared = [chance.randrange(30, 90) for _ in range(60)]
+    prompts = [[*shared[: chance.randrange(4, 60)], request] for request in range(30)]
+    left = list(enumerate(prompts))
+    while left:
+        if chance.random() < 0.1:
+            request, prompt = left.pop(0)
+            server.submit(request, prompt, params(1, SIX_DIGITS))
+        chance.choice(server.moves)()
+    server.run()
+    for request, prompt in enumerate(prompts):
+        assert server.tokens(request) == reference(prompt, 1, DIGITS, server.settings)
+
+
 class Counting(Server):
     """Remembers how many tokens each step brought."""
 
