@@ -72,7 +72,7 @@ def test_rows_are_complete_and_sane(told):
     steps = told["sections"]["steps"]
     for row in steps["results"]:
         assert row.keys() == ROW
-        assert 0 < row["itl_p50_ms"] <= row["itl_p99_ms"]
+        assert 0 <= row["itl_p50_ms"] <= row["itl_p99_ms"]  # 0: a client without a CPU reads most together
         assert row["bare_p50_ms"] >= steps["step_ms"]  # the device is never early
         assert row["overhead_p50_ms"] == pytest.approx(row["itl_p50_ms"] - row["bare_p50_ms"], abs=1e-3)
         assert row["tokens"] >= 20
