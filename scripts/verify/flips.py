@@ -195,9 +195,9 @@ async def _kill(server: Server) -> None:
     before = 0.0
     while True:
         await asyncio.sleep(_KILL_EVERY_S)
-        metrics = await asyncio.to_thread(server.metrics)
-        if metrics.total("generation_tokens_total") > before and (pid := server.stages().get("inference")):
-            before = metrics.total("generation_tokens_total")
+        tokens = (await asyncio.to_thread(server.metrics)).total("generation_tokens_total")
+        if tokens > before and (pid := server.stages().get("inference")):
+            before = tokens
             os.kill(pid, signal.SIGKILL)
 
 

@@ -206,6 +206,7 @@ class NodeLink:
 
     def _lose(self) -> None:
         self.linked = False
+        self._deltas.clear()  # of a link that broke while they were read
         for lane in self.lanes:
             lane.lost()
 

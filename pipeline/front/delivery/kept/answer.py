@@ -89,7 +89,6 @@ class KeptAnswer:
         self.found: Found | None = None  # what a front before has left, until the answer was made again
         self.ended: Ended | None = None
         self.texts = 1  # that it has in the queue, or that run
-        self.barren = 0  # see `Opened`
         self.size = 0
         self.pending = b""  # what stands for it until it is complete
         self.written = Written(self.seed)
@@ -108,10 +107,15 @@ class KeptAnswer:
         """Somebody makes it."""
         return self._task is not None
 
+    @property
+    def barren(self) -> int:
+        """See `Opened`; of one that is to be made again."""
+        return 0 if self.found is None else self.found.opened.barren
+
     def resume(self, found: Found, barren: int) -> None:
         """It is made again, behind what a front before has left."""
         found.opened = msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records))
-        self.found, self.is_open, self.barren = found, True, barren
+        self.found, self.is_open = found, True
         self.ended, self.asked = found.ended, found.opened.asked
         if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
             self.written.error = error_of(self.ended.failure)
