@@ -20,8 +20,9 @@ DEMO_NAME := $(if $(MODEL:model/demo=),,ringserve-demo)
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist test-deployment serve-ray test-scale
 
+# Python 3.11's own pip takes a minute longer to find out which versions fit
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
 
 # llguidance has wheels for glibc 2.31 and newer only: an older machine serves without structured output
 $(VENV)/.stamp-serve: $(SOURCES) | $(BIN)/python
@@ -39,7 +40,7 @@ serve: $(VENV)/.stamp-serve
 RAY := .cache/ray
 
 $(RAY)/.stamp: $(SOURCES)
-	$(PYTHON) -m venv $(RAY)
+	$(PYTHON) -m venv --upgrade-deps $(RAY)
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	touch $@
 

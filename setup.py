@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from pybind11.setup_helpers import ParallelCompile
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -27,6 +28,7 @@ class BuildExtension(build_ext):
         return super().get_ext_filename(fullname)
 
 
+ParallelCompile().install()
 setup(
     ext_modules=[
         Extension(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -19,7 +20,8 @@ class Collector:
     """`url` for `pipeline.otlp_endpoint`; `status`: what it answers."""
 
     def __init__(self):
-        self.spans, self.resources, self.headers = [], [], []
+        self.resources, self.headers = [], []
+        self._requests, self._parts = {}, defaultdict(dict)
         self.status = 200
         collector = self
 
@@ -52,23 +54,22 @@ class Collector:
         for resource in request.resource_spans:
             self.resources.append({each.key: value_of(each.value) for each in resource.resource.attributes})
             for scope in resource.scope_spans:
-                self.spans += scope.spans
+                for span in scope.spans:
+                    self._parts[span.parent_span_id][span.name] = span
+                whole = [span for span in scope.spans if span.kind == span.SPAN_KIND_SERVER]
+                self._requests.update((span.span_id, span) for span in whole)
 
     def requests(self):
         """The spans of requests by their ids, each with its parts by name."""
-        found = [span for span in self.spans if span.kind == span.SPAN_KIND_SERVER]
-        return {span.span_id: (span, self._parts(span)) for span in found}
+        return {span_id: (span, self._parts[span_id]) for span_id, span in list(self._requests.items())}
 
     def request(self, span_id):
         """Once it is there."""
         end = time.monotonic() + WAIT_S
-        while span_id not in (found := self.requests()):
-            assert time.monotonic() < end, f"no span {span_id.hex()} among {len(found)}"
+        while span_id not in self._requests:
+            assert time.monotonic() < end, f"no span {span_id.hex()} among {len(self._requests)}"
             time.sleep(0.02)
-        return found[span_id]
-
-    def _parts(self, span):
-        return {part.name: part for part in self.spans if part.parent_span_id == span.span_id}
+        return self._requests[span_id], self._parts[span_id]
 
     def close(self):
         self._server.shutdown()

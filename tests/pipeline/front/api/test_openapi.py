@@ -6,17 +6,18 @@ Not covered here: what one parameter demands of another, which is told in words.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import jsonschema_rs
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from model.demo import DEMO_DIR
@@ -62,8 +63,11 @@ SCHEMAS = DOCUMENT["components"]["schemas"]
 TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock(), Mock())
 
 
+@functools.cache
 def validator(name):
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]})
+    return jsonschema_rs.Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    )
 
 
 # Of each request: its parser, what is right about it, and what makes other parameters sensible.
