@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.examples import EXPLORING
+
 ROOT = Path(__file__).parent
 
 SERIAL = (
@@ -97,11 +99,11 @@ os.environ["SSL_CERT_DIR"] = str(ROOT)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
-# an explicit example. An example may take as long as it does: who else is at work on the machine is not its fault.
-settings.register_profile("same", derandomize=True, database=None, deadline=None)
+# On a fresh clone nothing may fail that did not fail elsewhere: what `make explore` finds is made an explicit example.
+# An example may take as long as it does: who else is at work on the machine is not its fault.
+settings.register_profile("same", max_examples=34, derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", print_blob=True, deadline=None)
-settings.load_profile("explore" if "RINGSERVE_EXPLORE" in os.environ else "same")
+settings.load_profile("explore" if EXPLORING else "same")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

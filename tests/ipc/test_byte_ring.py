@@ -1,10 +1,11 @@
 """Rings of variable-length records."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import ipc
+from tests.examples import examples
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_held_record_is_not_overwritten(pair):
 operations = st.lists(st.tuples(st.sampled_from("wwwrrm"), st.integers(0, 120)), max_size=200)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(operations)
 def test_any_sequence_of_operations_behaves_like_a_queue(steps):
     with ipc.ByteRing.create("model", capacity=256) as ring:

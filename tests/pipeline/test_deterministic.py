@@ -8,13 +8,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.emulated import EmulatedRunner
 from model.sampling import SamplingParams
 from pipeline.wire.request import Request
 from pipeline.wire.step import Head
+from tests.examples import examples
 from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, said
 
 PROMPTS = [[number, 7, 7, *range(3, 3 + length)] for number, length in ((1, 4), (2, 17), (3, 30), (1, 9), (2, 1))]
@@ -91,7 +92,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(options, st.lists(st.integers(0, 200), max_size=3), st.booleans())
 def test_the_same_text_whatever_happens(tokenizer_file, expected, options, cuts, company):
     server = Shaped(tokenizer_file, **options)

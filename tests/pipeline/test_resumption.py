@@ -8,7 +8,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ModelError
@@ -17,11 +17,12 @@ from pipeline.runtime.generations import Ended, culprit
 from pipeline.sampling import chooser
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Accepted, Refused, Request
+from tests.examples import examples
 from tests.pipeline.stages import ADAPTERS, OVERLAPPED, PLAIN, Server
 
 TWO_BYTE_CHARACTERS = (106, 156)  # tokens of bytes that continue a character, and of such that begin one
 FEW_BLOCKS = 20
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = examples(25)
 
 
 def record(server):

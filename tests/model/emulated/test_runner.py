@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from model.emulated import CostModel, EmulatedRunner, expected_logits, expected_next_token, expected_tokens
 from model.errors import ModelError
 from model.runner import Best, Bucket, StepInputs
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams
+from tests.examples import examples
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 
@@ -68,7 +68,7 @@ def test_whole_logits_rows_are_as_in_the_reference_whatever_the_array_held(drive
         logits = d.step({"a": sequence[-1:]})
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.data())
 def test_any_schedule_gives_every_sequence_its_own_text(driver, settings, data):
     """Rows join and leave, prompts are split, sequences are preempted and recomputed, padding varies."""
@@ -192,7 +192,7 @@ def sampled(logits, top=0):
     return out
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 700), st.data())
 def test_log_sum_exp_of_any_vocabulary_is_the_samplers(settings, vocab, data):
     """Whatever is left over behind whole chunks and vectors, and wherever a spike stands."""
@@ -217,7 +217,7 @@ def one_token(token, width):
     return StepInputs(np.array([token], np.int32), zero, zero, one, one, zero, zero, table)
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.data())
 def test_any_positions_of_a_step_are_as_in_the_reference(driver, settings, data):
     """Several of a row, in any order and more than once, and of a row that has earlier context."""

@@ -84,7 +84,6 @@ def test_dynamic_shapes_as_on_ascend(in_mindspore, reference):
         assert ours[3] == ours[2].argmax()
 
 
-@pytest.mark.serial  # MindSpore looks for the script that was started, which pytest-xdist's processes do not have
 def test_compile_cache_keeps_graphs_apart(in_mindspore, reference, tmp_path):
     """Every run in a process of its own, since MindSpore counts graphs by process: one shape, the same again from the
     cache, and then another model in a process that has a cache already. Shapes in other orders, of which some are not

@@ -111,7 +111,7 @@ print("done")
     assert list(work.iterdir()) == []
 
 
-@pytest.mark.serial  # MindSpore looks for the script that was started, which pytest-xdist's processes do not have
+@pytest.mark.engine
 def test_cached_graphs_take_other_weights_and_adapters(tmp_path):
     """Graphs of one checkpoint, read by a process that serves another one of the same configuration."""
     it, cache = CHECKPOINTS["qwen2-tied"], tmp_path / "cache"
@@ -134,7 +134,7 @@ def test_cached_graphs_take_other_weights_and_adapters(tmp_path):
     assert written[0] == written[1]
 
 
-@pytest.mark.serial  # as above
+@pytest.mark.engine
 def test_graphs_are_found_in_whatever_order_they_are_compiled(tmp_path):
     """By processes that compile them in other orders; the last one has a bucket first that is not there."""
     it, cache = CHECKPOINTS["qwen2-tied"], tmp_path / "cache"

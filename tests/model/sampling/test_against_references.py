@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.sampling import SamplingParams
+from tests.examples import examples
 
 FIXTURE = Path(__file__).parents[1] / "data" / "sampling_transformers.npz"
 DRAWS = 400
@@ -85,7 +86,7 @@ LOGITS = st.one_of(
 ROW = st.tuples(LOGITS, PARAMS, st.lists(TOKENS, min_size=1, max_size=12), st.lists(TOKENS, max_size=12))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(ROW, min_size=1, max_size=6))
 def test_any_mix_of_settings_in_one_batch_agrees_with_the_reference(reference, bench, rows):
     b = bench(40, len(rows))
@@ -98,7 +99,7 @@ def test_any_mix_of_settings_in_one_batch_agrees_with_the_reference(reference, b
         assert token in reference.acceptable(x, params, position, prompt=prompt, output=output)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     vocab=st.sampled_from([1, 2, 15, 16, 17, 127, 129, 511, 512, 513, 1040, 5000, 16385, 40000]),
     scale=st.sampled_from([0.0, 0.5, 2.0, 8.0]),

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.sampling import BestOfRows, SampleOutputs, Sampler, SamplingLimits, SamplingParams
+from tests.examples import examples
 
 FEW = np.array([-3.0, -0.0, 0.0, 1.0, 1.0000001, 88.0], np.float32)  # many equal ones
 
@@ -30,7 +31,7 @@ def logprobs(logits, log_sum_exp):
     return (logits.astype(np.float64) - log_sum_exp).astype(np.float32)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.data(), st.integers(1, 1200), st.booleans(), st.sampled_from([1.0, 30.0, 1e30]), st.integers(0, 9999))
 def test_as_sorting_and_as_the_sampler_to_the_bit(data, vocab, few, scale, seed):
     random = np.random.default_rng(seed)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from model.tokenizer import IncrementalDetokenizer
+from tests.examples import examples
 
 ROUNDS = 400
 
@@ -179,7 +180,7 @@ def test_work_on_a_context_that_adds_nothing_does_not_grow(kind, tokenizer):
             assert source.looked_at <= 40, (idle, context[:3])
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), skip=st.booleans())
 def test_the_state_behind_any_context_is_that_after_every_token_of_it(kind, tokenizer, data, skip):
     """Half characters, spaces, special tokens and ids that do not exist, in runs."""
@@ -192,7 +193,7 @@ def test_the_state_behind_any_context_is_that_after_every_token_of_it(kind, toke
     assert IncrementalDetokenizer(tokenizer, ids, skip_special=skip)._state() == whole._state()
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(text=st.text())
 def test_any_text_survives_the_byte_level_stream(byte_level_tokenizer, text):
     tokenizer = byte_level_tokenizer

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
 
@@ -15,6 +15,7 @@ from model.demo import DEMO_DIR
 from model.tokenizer import huggingface, load_tokenizer, segments
 from model.tokenizer.huggingface import wrapping
 from model.tokenizer.segments import SegmentCache, marks_of
+from tests.examples import examples
 from tests.model.tokenizer.conftest import LIBRARY_TOKENIZERS
 
 SPECIAL = ["<s>", "</s>", "<|eot|>", "<|start|>", "<|im|>", "<tool>"]
@@ -72,7 +73,7 @@ def pair(request, tmp_path_factory):
         yield ours, library
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.sampled_from(PIECES), min_size=3, max_size=30).map("".join), st.booleans())
 def test_ids_are_those_of_the_whole_text(pair, text, special):
     ours, library = pair

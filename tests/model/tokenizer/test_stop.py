@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.tokenizer import StopStrings
+from tests.examples import examples
 
 
 def run(stops, pieces, **options):
@@ -85,7 +86,7 @@ def test_pushing_the_text_again_restores_the_state():
 letters = st.text(alphabet="ab", min_size=1, max_size=4)
 
 
-@settings(deadline=None, max_examples=500)
+@examples(500)
 @given(
     stops=st.lists(letters, max_size=3),
     pieces=st.lists(st.text(alphabet="abc", max_size=5)),
@@ -96,7 +97,7 @@ def test_any_cutting_gives_what_a_search_in_the_whole_gives(stops, pieces, inclu
     assert ("".join(sent), matched) == expected(stops, "".join(pieces), include)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(stops=st.lists(letters, min_size=1, max_size=3), text=st.text(alphabet="abc", max_size=20))
 def test_no_more_is_held_than_may_become_a_stop_string(stops, text):
     matcher = StopStrings(stops)
@@ -105,7 +106,7 @@ def test_no_more_is_held_than_may_become_a_stop_string(stops, text):
     assert matcher.matched or held == "" or any(stop.startswith(held) for stop in stops)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(stops=st.lists(letters, max_size=3), text=st.text(alphabet="abc", max_size=20), more=st.integers(0, 3))
 def test_the_end_of_the_text_restores_the_state(stops, text, more):
     whole, again = StopStrings(stops), StopStrings(stops)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pipeline.config import Configuration, ConfigurationError, load_configuration
 from pipeline.config.setting import settings_of
+from tests.examples import examples
 from tests.pipeline.config.helpers import MODEL
 
 NAMES = sorted({part for key, _ in settings_of(Configuration, "") for part in key.split(".")})
@@ -36,9 +37,7 @@ FRAGMENTS = st.lists(
     | st.text(max_size=3),
     max_size=40,
 ).map("".join)
-RANDOM = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RANDOM = examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @RANDOM

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.runner import Bucket
@@ -21,6 +21,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence, Wants
 from pipeline.wire.request import NOBODY, Owner
 from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
+from tests.examples import examples
 
 EOS = 1
 SLOTS = 4
@@ -227,7 +228,7 @@ prompts = st.lists(st.integers(2, 4), min_size=1, max_size=20)  # few tokens, so
 requests = st.lists(st.tuples(prompts, st.integers(1, 25), st.integers(0, 3)), min_size=1, max_size=14)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     requests,
     st.integers(12, 40),
@@ -247,7 +248,7 @@ def test_every_text_is_right_whatever_happens(requests, blocks, block_size, rows
 owners = st.builds(Owner, st.integers(1, 3), st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([0, 0, 0, 1]))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.lists(st.tuples(prompts, st.integers(1, 25), st.integers(0, 3), owners), min_size=1, max_size=14),
     st.integers(12, 30),
@@ -406,7 +407,7 @@ def test_a_deterministic_one_behind_chunks_is_not_too_late_for_ever(other):
     check(world, {1: ([4] * 200, 2), 2: ([5] * 3, 2), 3: ([6] * 3, 2)})
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(
         st.tuples(prompts, st.integers(1, 25), st.integers(0, 3), owners, st.booleans()), min_size=1, max_size=14
@@ -428,7 +429,7 @@ def test_every_text_is_right_whichever_are_deterministic(requests, blocks, rows,
     check(world, accepted)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(requests, st.integers(12, 24), st.lists(st.integers(0, 13), max_size=6), st.sampled_from([1, 2]))
 def test_cancelled_requests_leave_nothing_and_disturb_nobody(requests, blocks, cancelled, ahead):
     world = World(blocks=blocks, block_size=2, rows=3, budget=8, ahead=ahead)

@@ -8,7 +8,7 @@ import functools
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.demo import DEMO_DIR
@@ -22,6 +22,7 @@ from pipeline.sampling.verifier import Verifier
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import MAX_STOP_LENGTH, Assign, Drop, Request
 from pipeline.wire.step import Shapes
+from tests.examples import examples
 from tests.pipeline.stages import write_byte_tokenizer
 
 END_IDS = (2,)
@@ -135,7 +136,7 @@ def state(state):
     return plain, state.text._state(), state.stops._held, state.stops.matched
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(data=st.data())
 def test_any_output(tokenizer, data):
     """Half characters, special tokens and ids that do not exist, in runs; stop strings out of what comes next."""

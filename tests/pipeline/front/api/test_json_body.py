@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.front.api import json_body
 from pipeline.front.api.json_body import LARGE_BODY, is_small, parse_object
 from pipeline.front.http.errors import ApiError
+from tests.examples import examples
 
 TRICKY = st.text(alphabet='",[]{}:\\ax', max_size=12)
 DOCUMENTS = st.recursive(
@@ -29,7 +30,7 @@ def count(value):
     return (0, 0, 0)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.dictionaries(TRICKY, DOCUMENTS, max_size=5), st.booleans())
 def test_what_is_outside_of_strings_is_counted(document, indented):
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 if indented else 0)

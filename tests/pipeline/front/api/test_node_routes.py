@@ -7,12 +7,13 @@ import socket
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline.front.api.node_routes import NODES
 from pipeline.launcher.certificates import make_certificates
+from tests.examples import examples
 
 KEY, OPERATOR = "0123456789abcdef", "sk-admin-0123456789"
 
@@ -99,7 +100,7 @@ JSON = st.recursive(
 
 
 def test_no_body_disturbs_it(router, places):
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(
         st.binary(max_size=60) | JSON.map(lambda value: json.dumps({"nodes": value}).encode()) | JSON.map(json.dumps)
     )

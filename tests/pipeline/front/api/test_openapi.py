@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import jsonschema_rs
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
@@ -42,6 +42,7 @@ from pipeline.front.delivery.job import Identity
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings, LinkSettings
+from tests.examples import examples
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 INPUT_TOOL = {"name": "f", "input_schema": {"type": "object"}}
@@ -256,7 +257,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(st.sampled_from(CASES), VALUES)
 def test_any_value(case, value):
     name, inner, parameter, base = case

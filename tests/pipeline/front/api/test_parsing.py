@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.demo import DEMO_DIR
@@ -18,6 +18,7 @@ from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Assign, Choice, Submit, choose_seeds, unpack_message, unpack_request, unpack_row
+from tests.examples import examples
 
 IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
@@ -103,28 +104,28 @@ def check(parse, statuses):
     return all(map(survives, job.parts))
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.dictionaries(st.sampled_from(LLM_SERVING), VALUES, max_size=3), st.sampled_from([None, True, False]))
 def test_llm_serving(parameters, streamed):
     body = orjson.loads(orjson.dumps({"inputs": "x", "parameters": parameters}))
     assert check(lambda: parse_llm_serving(body, streamed, Reading(SETTINGS)), [422])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.dictionaries(st.sampled_from(COMPLETIONS), VALUES, max_size=3), VALUES | st.just("x"))
 def test_completions(fields, prompt):
     body = orjson.loads(orjson.dumps({"prompt": prompt, **fields}))
     assert check(lambda: parse_completion(body, IDENTITY, TOKENIZER, Reading(SETTINGS)), [400, 404])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.dictionaries(st.sampled_from(CHAT), VALUES, max_size=3), MESSAGES | VALUES)
 def test_chat(fields, messages):
     body = orjson.loads(orjson.dumps({"messages": messages, **fields}))
     assert check(lambda: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)), [400, 404])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.dictionaries(st.sampled_from(RESPONSES), VALUES, max_size=3), ITEMS | VALUES)
 def test_responses(fields, items):
     body = orjson.loads(orjson.dumps({"input": items, **fields}))

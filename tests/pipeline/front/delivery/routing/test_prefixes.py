@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.front.delivery.routing.prefixes import (
@@ -16,6 +16,7 @@ from pipeline.front.delivery.routing.prefixes import (
     Prefixes,
     chain_of,
 )
+from tests.examples import examples
 
 TEXT = bytes(range(256)) * 3
 
@@ -97,7 +98,7 @@ PROMPTS = [
 Action = tuple[int, int, int]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, len(PROMPTS) - 1), st.integers(0, 2)), max_size=40),
     st.integers(1, 24),
