@@ -99,7 +99,7 @@ os.environ["SSL_CERT_DIR"] = str(ROOT)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# On a fresh clone nothing may fail that did not fail elsewhere: what `make explore` finds is made an explicit example.
+# On a fresh clone nothing may fail that did not fail elsewhere: what `make explore` finds becomes an example.
 # An example may take as long as it does: who else is at work on the machine is not its fault.
 settings.register_profile("same", max_examples=34, derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", print_blob=True, deadline=None)
