@@ -22,7 +22,8 @@ DEMO_NAME := $(if $(MODEL:model/demo=),,ringserve-demo)
 
 # Python 3.11's own pip takes a minute longer to find out which versions fit
 $(BIN)/python:
-	$(PYTHON) -m venv --upgrade-deps $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
 
 # llguidance has wheels for glibc 2.31 and newer only: an older machine serves without structured output
 $(VENV)/.stamp-serve: $(SOURCES) | $(BIN)/python
@@ -40,7 +41,7 @@ serve: $(VENV)/.stamp-serve
 RAY := .cache/ray
 
 $(RAY)/.stamp: $(SOURCES)
-	$(PYTHON) -m venv --upgrade-deps $(RAY)
+	$(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	touch $@
 

@@ -3,6 +3,7 @@
     python -m scripts.bench.peers --install          installs what is missing (6 GB), then measures; 20 minutes
     python -m scripts.bench.peers --only ringserve-openvino,llama.cpp
     python -m scripts.bench.peers --model-size 1.1b --resume
+    python -m scripts.bench.peers --model-size 3m    takes next to no time to compute: what is left is the servers'
 
 The checkpoint is a random Llama, made here: what it answers is nonsense, what it costs is not. Servers of the same
 width of weights run at the same time, and one of them is asked at a time, in rounds; what counts is the ratios of a
@@ -43,7 +44,11 @@ class Scale:
     ttft_requests: int
 
 
-SCALES: Mapping[str, Scale] = {"134m": Scale(3, 2, 64, 5), "1.1b": Scale(2, 1, 32, 2)}
+SCALES: Mapping[str, Scale] = {
+    "3m": Scale(3, 2, 256, 20),
+    "134m": Scale(3, 2, 64, 5),
+    "1.1b": Scale(2, 1, 32, 2),
+}
 
 
 def parse() -> tuple[Plan, Namespace]:
@@ -67,9 +72,9 @@ def parse() -> tuple[Plan, Namespace]:
     add("--rounds", type=count, help="default 3; 1.1b: 2")
     add("--waves", type=count, help="requests of each stream in a round, one after the other; default 2; 1.1b: 1")
     add("--prompt-tokens", type=count, default=64, help="default 64")
-    add("--output-tokens", type=whole(2), help="default 64; 1.1b: 32")
+    add("--output-tokens", type=whole(2), help="default 64; 3m: 256; 1.1b: 32")
     add("--ttft-tokens", type=count, default=512, help="of prompts whose first token is timed, default 512")
-    add("--ttft-requests", type=count, help="of these in a round, default 5; 1.1b: 2")
+    add("--ttft-requests", type=count, help="of these in a round, default 5; 3m: 20; 1.1b: 2")
     add("--threads", type=count, default=len(os.sched_getaffinity(0)), help="default: the number of CPUs")
     text = "don't empty the caches of those that keep compiled code or weights, to time a first start"
     add("--no-first-starts", dest="first_starts", action="store_false", help=text)

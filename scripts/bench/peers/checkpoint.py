@@ -53,6 +53,7 @@ class Model:
 
 
 MODELS = {
+    "3m": Model(Size(2048, 256, 768, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)),
     "134m": Model(Size()),
     "1.1b": Model(  # TinyLlama's shape
         Size(
