@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.examples import EXPLORING
-
 ROOT = Path(__file__).parent
 
 SERIAL = (
@@ -31,39 +29,39 @@ SERIAL = (
 """Clocks, or all CPUs."""
 
 SURVIVAL = (
-    "scripts/bench/serving/test_bench_serving.py",
-    "scripts/bench/test_ipc.py",
     "scripts/bench/test_overhead.py",
-    "scripts/bench/test_peers.py",
-    "scripts/bench/test_speculation.py",
-    "scripts/lab/test_server.py",
+    "server/test_supervision.py",
+    "server/test_end.py",
+    "server/test_starvation.py",
     "scripts/verify/test_chaos.py",
-    "scripts/verify/test_flips.py",
+    "server/test_ranks.py",
+    "server/test_server.py",
+    "server/test_poison.py",
     "scripts/verify/test_fuzz.py",
     "scripts/verify/test_soak.py",
-    "server/test_bounded.py",
-    "server/test_deterministic.py",
-    "server/test_early_ready.py",
-    "server/test_end.py",
-    "server/test_haproxy.py",
-    "server/test_kept.py",
     "server/test_links.py",
-    "server/test_metrics.py",
-    "server/test_operations.py",
-    "server/test_poison.py",
-    "server/test_ranks.py",
-    "server/test_readiness.py",
-    "server/test_replicas.py",
-    "server/test_scores.py",
-    "server/test_server.py",
-    "server/test_starvation.py",
-    "server/test_supervision.py",
-    "server/test_tracing.py",
+    "scripts/bench/test_peers.py",
+    "scripts/bench/serving/test_bench_serving.py",
+    "scripts/bench/test_ipc.py",
     "server/test_weights.py",
+    "server/test_deterministic.py",
+    "server/test_bounded.py",
+    "server/test_haproxy.py",
+    "server/test_replicas.py",
+    "server/test_operations.py",
+    "server/test_early_ready.py",
+    "server/test_readiness.py",
+    "scripts/bench/test_speculation.py",
+    "scripts/verify/test_flips.py",
     "test_readme.py",
+    "server/test_tracing.py",
+    "scripts/lab/test_server.py",
+    "server/test_kept.py",
+    "server/test_scores.py",
+    "server/test_metrics.py",
 )
 """Whole servers that are killed, starved, drained or measured: they wait more than they compute, and must come
-through beside other work, too."""
+through beside other work, too. What takes longest comes first, so that no process is left with it at the end."""
 
 SERVER = (
     "scripts/tools/test_count_path.py",
@@ -103,7 +101,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # An example may take as long as it does: who else is at work on the machine is not its fault.
 settings.register_profile("same", max_examples=34, derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", print_blob=True, deadline=None)
-settings.load_profile("explore" if EXPLORING else "same")
+settings.load_profile("explore" if "RINGSERVE_EXPLORE" in os.environ else "same")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -133,4 +131,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "mccl" not in config.option.markexpr:
         items[:] = [item for item in items if not item.get_closest_marker("mccl")]
     long = {item.path for item in items if any(map(item.get_closest_marker, ("server", "engine")))}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (item.path not in long, _place_in_survival(item.path)))
+
+
+def _place_in_survival(path: Path) -> int:
+    file = path.relative_to(ROOT).as_posix()
+    return SURVIVAL.index(file) if file in SURVIVAL else len(SURVIVAL)

@@ -45,7 +45,7 @@ class Build:
 
 
 SANITIZED = {
-    "sanitized": Build("g++", ["-O1", "-fsanitize=address,undefined", *_RECOVER]),
+    "sanitized": Build("g++", ["-O0", "-fsanitize=address,undefined", *_RECOVER]),
     "threads": Build("g++", ["-O1", "-fsanitize=thread", *_RECOVER]),
 }
 AARCH64 = {"aarch64": Build("aarch64-linux-gnu-g++", ["-O1", "-static"], ["qemu-aarch64"])}

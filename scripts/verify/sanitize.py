@@ -45,7 +45,7 @@ def build(directory: Path = BUILD) -> None:
         target = directory / part
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    helpers = (f"tests/{name}.py" for name in ("__init__", "conftest", "forked", "namespaces"))
+    helpers = (f"tests/{name}.py" for name in ("__init__", "conftest", "examples", "forked", "namespaces"))
     for name in ("pyproject.toml", *helpers):
         shutil.copy2(ROOT / name, directory / name)
     package = directory / "ipc"

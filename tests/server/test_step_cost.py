@@ -34,11 +34,14 @@ needs_strace = pytest.mark.skipif(
 
 # ---- system calls ------------------------------------------------------------------------------------------------
 
+TRACED = 400  # steps whose system calls are counted
+TOKENS = 2000  # of an answer
+
 LONG = (
-    "model_config.max_generate_length=4096",
-    "model_config.seq_length=4000",
+    "model_config.max_generate_length=2096",
+    "model_config.seq_length=2048",
     f"model_config.decode_batch_size={MANY}",
-    f"pa_config.num_blocks={MANY * 256 + 1}",
+    f"pa_config.num_blocks={MANY * 131 + 1}",
 )
 CALLS_PER_STEP = 16
 """A wait and a wake-up on each ring, the emulated device's two, and half as many again for waits that end in vain."""
@@ -86,11 +89,11 @@ def measure_calls(server, rows, directory):
     """With short and with long contexts: of the same requests, at their beginning and near their end."""
     begun = wait_for_step(server, 0)
     with concurrent.futures.ThreadPoolExecutor(rows) as pool:
-        answers = [pool.submit(server.generate, f"row {i}", 3900, ignore_eos=True) for i in range(rows)]
+        answers = [pool.submit(server.generate, f"row {i}", TOKENS, ignore_eos=True) for i in range(rows)]
         wait_for_step(server, begun + 100)
-        short = calls_per_step(server, STEPS, directory)
-        wait_for_step(server, begun + 3900 - 2 * STEPS)
-        long = calls_per_step(server, STEPS, directory)
+        short = calls_per_step(server, TRACED, directory)
+        wait_for_step(server, begun + TOKENS - 2 * TRACED)
+        long = calls_per_step(server, TRACED, directory)
         assert server.metric("ringserve_num_requests_running") == rows  # all of them, all the time
         assert all(answer.result().status_code == 200 for answer in answers)
     return short, long

@@ -15,7 +15,7 @@ STILL_WARMING_UP = 0.03  # of the memory that Python's allocator has not yet cla
 @pytest.mark.timeout(300)
 def test_nothing_grows_under_mixed_load(capsys):
     sets = ("pipeline.runner.cost_model.fixed_ms=5",)
-    report = run(Soak(EMULATED, sets, seconds=40, tokens=40, growth=STILL_WARMING_UP))
+    report = run(Soak(EMULATED, sets, seconds=30, tokens=40, growth=STILL_WARMING_UP))
     soak.show(report)
     told = capsys.readouterr().out
     assert not report.wrong, told
