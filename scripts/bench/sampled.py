@@ -69,7 +69,10 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as name, launched(model, settings, Path(name) / "log") as server:
                 say(f"{engine}, {vocab} tokens")
                 rounds = uvloop.run(measure(server.base_url, given.batches, given.tokens, given.rounds))
-            cells += [Cell(engine, vocab, batch, *rounds[batch]) for batch in given.batches]
+            found = [Cell(engine, vocab, batch, *rounds[batch]) for batch in given.batches]
+            for cell in found:
+                say(cell.goal.text)
+            cells += found
     print(describe_machine())
     head = ["engine", "vocabulary", "batch", "greedy, ms", "sampled, ms"]
     print(columns(head, [_line(cell) for cell in cells]))
