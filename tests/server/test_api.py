@@ -20,7 +20,7 @@ from scripts.verify.fuzz.server import at_rest, complaints, fuzzed_server
 PROMPT = "What is a ring?"
 CHAT = [{"role": "user", "content": PROMPT}]
 EXPLORE = "RINGSERVE_EXPLORE" in os.environ
-FEWER = "--seed", "1", "--max-examples", "8", "--phases", "fuzzing,stateful"
+FEWER = "--seed", "1", "--max-examples", "5", "--phases", "fuzzing,stateful"
 """Without 12,000 requests on the borders of each value, which tests/pipeline/front/api/test_openapi.py tries, too."""
 CASES = ("--max-examples", "30") if EXPLORE else FEWER
 COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
