@@ -5,7 +5,8 @@
 
 Measured are tokens per second of each of so many streams together, and the time of a prompt alone; and what ordinary
 streams still have while one beside them is deterministic. Medians of rounds, and their ratios to ordinary ones of the
-same round. Without a model: the demo model. The prefix cache is off; all buckets are compiled first.
+same round. Without a model: the demo model, on the engine mindspore. The prefix cache is off; all buckets are compiled
+first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import uvloop
 
 from model.demo import DEMO_DIR
 from scripts.lab.arguments import count, counts, parser, say, write_json
+from scripts.lab.errors import BenchError
 from scripts.lab.http import Client, post_json
 from scripts.lab.machine import describe_machine
 from scripts.lab.server import WARM, launched
@@ -47,9 +49,17 @@ def main() -> int:
     line.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the server")
     line.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     given = line.parse_args()
-    overrides = (WARM, "pipeline.prefix_cache=false", f"pipeline.max_rows={_MOST_ROWS}", *given.set)
-    with tempfile.TemporaryDirectory() as name, launched(given.model, overrides, Path(name) / "log") as server:
-        found = uvloop.run(measure(server.base_url, given.rows, given.tokens, given.prompt, given.rounds))
+    fixed = (WARM, "pipeline.prefix_cache=false", f"pipeline.max_rows={_MOST_ROWS}")
+    engine = ("pipeline.runner.kind=mindspore",) if given.model == DEMO_DIR else ()
+    try:
+        with (
+            tempfile.TemporaryDirectory() as name,
+            launched(given.model, (*fixed, *engine, *given.set), Path(name) / "log") as server,
+        ):
+            found = uvloop.run(measure(server.base_url, given.rows, given.tokens, given.prompt, given.rounds))
+    except BenchError as error:
+        print(f"bench-deterministic: {error}", file=sys.stderr)
+        return 1
     print(table(found))
     write_json(given.json, {"machine": describe_machine(), "model": given.model.name, "rounds": found})
     return 0
