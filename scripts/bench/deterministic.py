@@ -5,8 +5,8 @@
 
 Measured are tokens per second of each of so many streams together, and the time of a prompt alone; and what ordinary
 streams still have while one beside them is deterministic. Medians of rounds, and their ratios to ordinary ones of the
-same round. Without a model: the demo model, on the engine mindspore. The prefix cache is off; all buckets are compiled
-first.
+same round. Without a model: the demo model, on the engine mindspore. The prefix cache is off; all buckets are
+compiled first.
 """
 
 from __future__ import annotations
