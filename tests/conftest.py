@@ -7,12 +7,15 @@ and need neither MindSpore nor a compiler.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.examples import EXPLORING
 
 ROOT = Path(__file__).parent
 
@@ -101,7 +104,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # An example may take as long as it does: who else is at work on the machine is not its fault.
 settings.register_profile("same", max_examples=34, derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", print_blob=True, deadline=None)
-settings.load_profile("explore" if "RINGSERVE_EXPLORE" in os.environ else "same")
+settings.load_profile("explore" if EXPLORING else "same")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -114,9 +117,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if has_some else True
 
 
+@functools.cache  # for each of a file's tests
+def _file_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
 def _marker(path: Path) -> str | None:
     """That all tests of a file have because of where it lies."""
-    file = path.relative_to(ROOT).as_posix()
+    file = _file_of(path)
     places = {"server": SERVER, "survival": SURVIVAL, "serial": SERIAL, "engine": ENGINE}
     return next((marker for marker, starts in places.items() if file.startswith(starts)), None)
 
@@ -131,9 +140,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "mccl" not in config.option.markexpr:
         items[:] = [item for item in items if not item.get_closest_marker("mccl")]
     long = {item.path for item in items if any(map(item.get_closest_marker, ("server", "engine")))}
-    items.sort(key=lambda item: (item.path not in long, _place_in_survival(item.path)))
-
-
-def _place_in_survival(path: Path) -> int:
-    file = path.relative_to(ROOT).as_posix()
-    return SURVIVAL.index(file) if file in SURVIVAL else len(SURVIVAL)
+    places = {file: place for place, file in enumerate(SURVIVAL)}
+    items.sort(key=lambda item: (item.path not in long, places.get(_file_of(item.path), len(places))))

@@ -51,15 +51,9 @@ def main() -> int:
     given = line.parse_args()
     fixed = (WARM, "pipeline.prefix_cache=false", f"pipeline.max_rows={_MOST_ROWS}")
     engine = ("pipeline.runner.kind=mindspore",) if given.model == DEMO_DIR else ()
-    try:
-        with (
-            tempfile.TemporaryDirectory() as name,
-            launched(given.model, (*fixed, *engine, *given.set), Path(name) / "log") as server,
-        ):
-            found = uvloop.run(measure(server.base_url, given.rows, given.tokens, given.prompt, given.rounds))
-    except BenchError as error:
-        print(f"bench-deterministic: {error}", file=sys.stderr)
-        return 1
+    overrides = (*fixed, *engine, *given.set)
+    with tempfile.TemporaryDirectory() as name, launched(given.model, overrides, Path(name) / "log") as server:
+        found = uvloop.run(measure(server.base_url, given.rows, given.tokens, given.prompt, given.rounds))
     print(table(found))
     write_json(given.json, {"machine": describe_machine(), "model": given.model.name, "rounds": found})
     return 0
@@ -116,4 +110,7 @@ def table(found: dict[str, Figures]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench-deterministic: {error}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ import uvloop
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
 from scripts.bench.speculation.replayed import ask_all
 from scripts.lab.arguments import count, counts, parser, say, words, write_json
+from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
 from scripts.lab.machine import describe_machine
 from scripts.lab.paths import ROOT
@@ -117,4 +119,7 @@ async def _step_ms(base_url: str, prompts: list[list[int]], tokens: int, choice:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench-sampled: {error}")

@@ -202,4 +202,7 @@ async def _kill(server: Server) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"flips: {error}")

@@ -6,7 +6,6 @@ That the document and the parsers agree on requests is shown in tests/pipeline/f
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from scripts.verify.fuzz.server import at_rest, complaints, fuzzed_server
+from tests.examples import EXPLORING
 
 PROMPT = "What is a ring?"
 CHAT = [{"role": "user", "content": PROMPT}]
-EXPLORE = "RINGSERVE_EXPLORE" in os.environ
 FEWER = "--seed", "1", "--max-examples", "5", "--phases", "fuzzing,stateful"
 """Without 12,000 requests on the borders of each value, which tests/pipeline/front/api/test_openapi.py tries, too."""
-CASES = ("--max-examples", "30") if EXPLORE else FEWER
+CASES = ("--max-examples", "30") if EXPLORING else FEWER
 COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
 RESPOND = "/v1/responses"
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"

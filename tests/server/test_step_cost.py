@@ -35,13 +35,13 @@ needs_strace = pytest.mark.skipif(
 # ---- system calls ------------------------------------------------------------------------------------------------
 
 TRACED = 400  # steps whose system calls are counted
-TOKENS = 2000  # of an answer
+TOKENS, LENGTH = 2000, 2096  # of an answer, and with its prompt
 
 LONG = (
-    "model_config.max_generate_length=2096",
-    "model_config.seq_length=2048",
+    f"model_config.max_generate_length={LENGTH}",
+    f"model_config.seq_length={LENGTH - 48}",
     f"model_config.decode_batch_size={MANY}",
-    f"pa_config.num_blocks={MANY * 131 + 1}",
+    f"pa_config.num_blocks={MANY * LENGTH // 16 + 1}",
 )
 CALLS_PER_STEP = 16
 """A wait and a wake-up on each ring, the emulated device's two, and half as many again for waits that end in vain."""
