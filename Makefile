@@ -5,7 +5,8 @@ PYTHON  ?= python3.11
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pipeline/*/*.c)
+SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] model/csrc/*.cc pipeline/*/*.[ch] \
+    model/openvino/csrc/*)
 CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 # As the documentation calls it

@@ -1,6 +1,7 @@
 """Builds the C and C++ code; everything else is declared in pyproject.toml."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile
@@ -26,6 +27,23 @@ class BuildExtension(build_ext):
         if isinstance(self.ext_map.get(fullname), SharedLibrary):
             return str(Path(*fullname.split("."))) + ".so"
         return super().get_ext_filename(fullname)
+
+
+def openvino_operations() -> list[Extension]:
+    """None where the build has no OpenVINO, which pyproject.toml asks for on x86-64 alone."""
+    package = find_spec("openvino")
+    if package is None or package.origin is None:
+        return []
+    return [
+        SharedLibrary(
+            "model.openvino.libringserve_openvino",
+            sources=sorted(str(path) for path in Path("model/openvino/csrc").glob("*.cc")),
+            depends=sorted(str(path) for path in Path("model/openvino/csrc").glob("*.h")),
+            language="c++",
+            # as a system's headers: their warnings are not ours
+            extra_compile_args=[*CXXFLAGS, "-isystem", str(Path(package.origin).parent / "include")],
+        )
+    ]
 
 
 ParallelCompile().install()
@@ -73,6 +91,7 @@ setup(
             # nodelete: helper threads are parked in its code until the process ends
             extra_link_args=["-pthread", "-Wl,-z,nodelete"],
         ),
+        *openvino_operations(),
     ],
     cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -76,10 +76,12 @@ class _Decoder:
         return op.reshape(x, integers([-1, heads * spec.head_dim]), False)
 
     def _mlp(self, prefix: str, x: Value) -> Value:
-        wide = self._spec.intermediate_size
+        wide, activation = self._spec.intermediate_size, self._spec.activation
+        if (gates := self._weights.gates(f"{prefix}gate_up")) is not None:
+            return self._linear(gates.gated_product(x, wide, activation), f"{prefix}down")
         both = self._linear(x, f"{prefix}gate_up")
         gate, up = op.variadic_split(both, scalar(1), integers([wide, wide])).outputs()
-        active = op.swish(gate) if self._spec.activation == "silu" else op.gelu(gate, "tanh")
+        active = op.swish(gate) if activation == "silu" else op.gelu(gate, "tanh")
         return self._linear(op.multiply(active, up), f"{prefix}down")
 
     def _linear(self, x: Value, name: str) -> Value:

@@ -23,7 +23,7 @@ from model.folder import weight_files
 PARTIAL = ".partial"
 PREFIX = "openvino-"
 _NAME = re.compile(rf"{PREFIX}([0-9a-f]{{24}}|.*{re.escape(PARTIAL)})")  # the folder may hold files of others, too
-_VERSION = 2  # of the layout, and of how values are made
+_VERSION = 3  # of the layout, and of how values are made
 _LENGTH_BYTES = 8  # of a note, at the very end of its file
 
 

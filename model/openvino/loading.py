@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint.weight import Weight, read_weights
+from model.openvino.int8_products import ROWS, pack
 from model.openvino.kept import Kept, remove_outdated
 from model.openvino.settings import OpenVinoSettings, WeightDtype
-from model.openvino.stacking import stack_attention
+from model.openvino.stacking import interleave_gates, stack_attention
 from model.openvino.weight_file import Array, WeightFile, in_memory, kept_file, new_file, plan
 from model.runner import Progress
 
-_ROWS = 1024  # that are converted at once
+_ROWS = 16 * ROWS  # that are converted at once: whole blocks
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +26,9 @@ def load_weights(weights: Sequence[Weight], settings: OpenVinoSettings, progress
     """Converts them, or finds what an earlier process has made of them. Raises what `read_weights` does."""
     dtype, folder, checkpoint = settings.weight_dtype, settings.compile_cache_dir, settings.checkpoint_path
     weights = tuple(stack_attention(weights))
-    slots = plan(weights, dtype)
+    if settings.packs_int8:
+        weights = tuple(interleave_gates(weights))
+    slots = plan(weights, dtype, packs_int8=settings.packs_int8)
     if folder is not None:
         remove_outdated(folder)
         kept = None
@@ -67,6 +70,10 @@ def _write(values: NDArray[Any], into: Array) -> None:
         rows = slice(first, first + _ROWS)
         if into.scale is None:
             into.values[rows] = bfloat16(values[rows])
+        elif into.packed is not None:
+            whole, scale = int8(values[rows])
+            pack(whole, into.values, first)
+            into.scale[first : first + len(scale)] = scale[:, 0]
         else:
             into.values[rows], into.scale[rows] = int8(values[rows])
 

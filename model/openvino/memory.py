@@ -78,6 +78,8 @@ def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> 
     """What the plugin has packed, for weights that stay bfloat16 once for few rows and once for many; and what it has
     packed from, unless that is a file. ``stored``: bytes of the weights as the checkpoint has them; None: float32."""
     full = 4 * sum(map(math.prod, spec.tensors().values()))
+    if settings.packs_int8:
+        return full // 4
     unpacked = 0 if settings.compile_cache_dir else 1
     if settings.weight_dtype is None and stored is not None and stored < full:
         return (2 + unpacked) * stored

@@ -27,15 +27,15 @@ def missing_flag(root: Path = Path("/")) -> str | None:
     flag = _FLAGS.get(platform.machine())
     if flag is None:
         return "x86-64"
-    return None if flag in _flags(root) else flag.upper()
+    return None if flag in processor_flags(root) else flag.upper()
 
 
 def computes_bfloat16(root: Path = Path("/")) -> bool:
     """Else it would be converted back and forth."""
-    return not _BFLOAT16.isdisjoint(_flags(root))
+    return not _BFLOAT16.isdisjoint(processor_flags(root))
 
 
-def _flags(root: Path) -> set[str]:
+def processor_flags(root: Path) -> set[str]:
     """Of the processor, as the kernel names them."""
     lines = (root / "proc/cpuinfo").read_text().splitlines()
     return {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}

@@ -68,7 +68,8 @@ class OpenVinoRunner(GraphRunner):
                 try_one_token(self, bucket, self._arithmetic)
             if progress is not None:
                 progress("warming up", done, len(usual))
-        self._network.release()  # the plugin has its own copy of most
+        if not self.settings.packs_int8:
+            self._network.release()  # the plugin has its own copy of most
         trim_heap()
         use_huge_pages()
 
@@ -76,7 +77,8 @@ class OpenVinoRunner(GraphRunner):
         return kv_block_bytes(self.spec, self.settings)
 
     def _kernel_name(self) -> str:
-        return f"OpenVINO's, in {self.settings.inference_dtype}"
+        products = "; int8 products of our own" if self.settings.packs_int8 else ""
+        return f"OpenVINO's, in {self.settings.inference_dtype}{products}"
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.openvino.import_openvino import import_openvino

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from model.errors import ConfigurationError
 from model.layout import make_buckets
 from model.mindspore_common.settings import GraphSettings, require_choice
+from model.openvino.int8_products import can_multiply
 from model.openvino.requirements import BLOCK_SIZE
 from model.runner import Bucket
 
@@ -29,6 +30,8 @@ class OpenVinoSettings(GraphSettings):
     """None: as the checkpoint has them, computed in float32; ``bf16`` and ``int8`` are less exact."""
     kv_dtype: KvDtype | None = None
     """Of the KV cache; None: what attention computes in."""
+    own_products: bool = True
+    """False: int8 matrices are multiplied by OpenVINO also where kernels of our own could."""
 
     def __post_init__(self) -> None:
         GraphSettings.__post_init__(self)  # slots=True makes another class, which super() does not know
@@ -66,6 +69,11 @@ class OpenVinoSettings(GraphSettings):
     def inference_dtype(self) -> Literal["f32", "bf16"]:
         """What is computed in. int8 weights with bfloat16 would be widened first, at half of the speed of one row."""
         return "bf16" if self.weight_dtype == "bf16" else "f32"
+
+    @property
+    def packs_int8(self) -> bool:
+        """Matrices are stored for kernels of our own, which read them where they are."""
+        return self.weight_dtype == "int8" and self.own_products and can_multiply()
 
     @property
     def rounds(self) -> bool:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint.weight import Weight
+from model.openvino.int8_products import packed_bytes, padded_rows
 from model.openvino.kept import PARTIAL, PREFIX, Kept, open_shared
 from model.openvino.settings import WeightDtype
 
@@ -34,53 +35,60 @@ _ITEM_SIZES = {"float32": 4, "uint16": 2, "int8": 1}
 class Array:
     """Values of a weight, and of an int8 matrix the factor of each row ``[N, 1]``."""
 
-    values: NDArray[Any]  # float32, uint16 (the bits of bfloat16) or int8
+    values: NDArray[Any]  # float32, uint16 (the bits of bfloat16), int8, or uint8 as `int8_products.pack` makes them
     scale: NDArray[np.float32] | None = None
+    packed: tuple[int, ...] | None = None  # the shape of what was packed; ``scale`` is ``[N]`` then, and padded
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Where a weight lies in the file; the factors of an int8 matrix lie before it."""
 
-    kind: str  # a key of _ITEM_SIZES
+    kind: str  # a key of _ITEM_SIZES, or "packed"
     shape: tuple[int, ...]
     offset: int
 
     @property
     def end(self) -> int:
+        if self.kind == "packed":
+            return self._values + packed_bytes(self.shape)
         return self._values + math.prod(self.shape) * _ITEM_SIZES[self.kind]
 
     @property
     def _values(self) -> int:
-        return self.offset + (_aligned(4 * self.shape[0]) if self.kind == "int8" else 0)
+        return self.offset + (_aligned(4 * padded_rows(self.shape[0])) if self.kind in {"int8", "packed"} else 0)
 
     def view(self, memory: mmap.mmap) -> Array:
         """Over the mapping, which it keeps."""
+        if self.kind == "packed":
+            scale = np.frombuffer(memory, np.float32, padded_rows(self.shape[0]), self.offset)
+            return Array(np.frombuffer(memory, np.uint8, packed_bytes(self.shape), self._values), scale, self.shape)
         values = np.frombuffer(memory, self.kind, math.prod(self.shape), self._values).reshape(self.shape)
         if self.kind != "int8":
             return Array(values)
         return Array(values, np.frombuffer(memory, np.float32, self.shape[0], self.offset)[:, None])
 
 
-def plan(weights: Sequence[Weight], dtype: WeightDtype | None) -> dict[str, Slot]:
+def plan(weights: Sequence[Weight], dtype: WeightDtype | None, *, packs_int8: bool = False) -> dict[str, Slot]:
     """Only matrices become narrower. An embedding is read by rows, for which bfloat16 will do; a head that is
-    tied to it is read whole, and becomes a matrix of its own."""
+    tied to it is read whole, and becomes a matrix of its own. ``packs_int8``: for our own products."""
+    int8 = "packed" if packs_int8 else "int8"
     slots: dict[str, Slot] = {}
     end = 0
     for weight in weights:
-        slots[weight.name] = slot = Slot(_kind(weight, dtype), weight.shape, _aligned(end))
+        slots[weight.name] = slot = Slot(_kind(weight, dtype, int8), weight.shape, _aligned(end))
         end = slot.end
     if dtype == "int8" and "head.weight" not in slots:
-        slots["head.weight"] = Slot("int8", slots["embed.weight"].shape, _aligned(end))
+        slots["head.weight"] = Slot(int8, slots["embed.weight"].shape, _aligned(end))
     return slots
 
 
-def _kind(weight: Weight, dtype: WeightDtype | None) -> str:
+def _kind(weight: Weight, dtype: WeightDtype | None, int8: str) -> str:
     if len(weight.shape) == 1 or dtype == "f32":
         return "float32"
     if dtype is None:
         return "uint16" if weight.keeps_bfloat16 else "float32"
-    return "int8" if dtype == "int8" and weight.name != "embed.weight" else "uint16"
+    return int8 if dtype == "int8" and weight.name != "embed.weight" else "uint16"
 
 
 class WeightFile:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from openvino import Node, Output, Shape, Tensor, Type
 from openvino import opset16 as op
 
+from model.openvino import int8_products
 from model.openvino.weight_file import Array
 
 Value: TypeAlias = Node | Output
@@ -28,10 +29,19 @@ class Matrix:
 
     def product(self, x: Value) -> Node:
         """``[T, K]`` to ``[T, N]``."""
+        if self.array.packed is not None and self.array.scale is not None:
+            return int8_products.product(x, self.array.packed, self.array.values, self.array.scale)
         if self.narrow and self.array.values.dtype == np.uint16:
             product = op.matmul(op.convert(x, "bf16"), constant(self.array.values), False, True)
             return op.convert(product, "f32")
         return op.matmul(x, self._wide(), False, True)
+
+    def gated_product(self, x: Value, width: int, gate: int8_products.Gate) -> Node:
+        """``[T, K]`` to ``[T, width]``: gates applied to what they let pass. See `Weights.gates`."""
+        array = self.array
+        assert array.packed is not None
+        assert array.scale is not None
+        return int8_products.product(x, (width, array.packed[1]), array.values, array.scale, gate)
 
     def rows(self, ids: Value) -> Node:
         """Of an embedding: ids ``[T]`` to ``[T, K]``."""
@@ -61,6 +71,11 @@ class Weights:
         """None where there is none of this name, which has no ``.weight``."""
         array = self._arrays.get(f"{name}.weight")
         return None if array is None else Matrix(array, self._narrow)
+
+    def gates(self, name: str) -> Matrix | None:
+        """A matrix that `interleave_gates` has arranged."""
+        matrix = self.matrix(name)
+        return None if matrix is None or matrix.array.packed is None or f"{name}.bias" in self._arrays else matrix
 
     def vector(self, name: str) -> Node | None:
         """None where there is none of this name."""

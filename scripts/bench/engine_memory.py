@@ -126,7 +126,7 @@ def in_this_process(settings: OpenVinoSettings) -> Found:
 
 def _weights(settings: OpenVinoSettings) -> int:
     weights = model_weights(read_spec_file(settings.config_path), settings.checkpoint_path)
-    return size_of(plan(tuple(stack_attention(weights)), settings.weight_dtype))
+    return size_of(plan(tuple(stack_attention(weights)), settings.weight_dtype, packs_int8=settings.packs_int8))
 
 
 def _status() -> dict[str, int]:

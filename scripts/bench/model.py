@@ -4,10 +4,12 @@
     python -m scripts.bench.model --preset 125m
     python -m scripts.bench.model --config model/demo --checkpoint model/demo --json bench-model.json
     python -m scripts.bench.model --preset 134m --engines mindspore openvino openvino-int8 --rows 1,2,8,32
+    python -m scripts.bench.model --preset 134m --engines openvino-int8 openvino-int8-plain --chunks 256 --context 512
 
 For each shape: median, minimum and 99th percentile of a step, and how fast weights are read against what the
 memory gives. Engines take turns: mindformers' Llama with the C++ attention operator (custom) and with MindSpore's
-own operators (plain), and the decoders for all families on MindSpore and on OpenVINO, whose weights may be narrower.
+own operators (plain), and the decoders for all families on MindSpore and on OpenVINO, whose weights may be narrower,
+int8 with kernels of our own or with OpenVINO's (plain).
 Close other programs first; the figures are of this machine at this moment.
 """
 
@@ -56,9 +58,10 @@ ENGINES: dict[str, tuple[Callable[[Any], GraphRunner], Callable[..., Any], dict[
     "openvino": (OpenVinoRunner, OpenVinoSettings, {}),
     "openvino-bf16": (OpenVinoRunner, OpenVinoSettings, {"weight_dtype": "bf16"}),
     "openvino-int8": (OpenVinoRunner, OpenVinoSettings, {"weight_dtype": "int8"}),
+    "openvino-int8-plain": (OpenVinoRunner, OpenVinoSettings, {"weight_dtype": "int8", "own_products": False}),
 }
 """A runner, its settings, and which of them are this engine's."""
-WEIGHT_BYTES = {"openvino-bf16": 2, "openvino-int8": 1}
+WEIGHT_BYTES = {"openvino-bf16": 2, "openvino-int8": 1, "openvino-int8-plain": 1}
 
 Timing = dict[str, Any]
 """One shape with one engine."""

@@ -34,6 +34,7 @@ TYPES: tuple[dict[str, Any], ...] = (
     {"weight_dtype": "f32"},
     {"weight_dtype": "bf16"},
     {"weight_dtype": "int8"},
+    {"weight_dtype": "int8", "own_products": False},
     {"weight_dtype": "f32", "kv_dtype": "f16"},
     {"weight_dtype": "f32", "kv_dtype": "u8"},
     {"weight_dtype": "int8", "kv_dtype": "u8"},
@@ -78,7 +79,8 @@ def main() -> None:
         sums = Sums()
         for logits, right, piece in zip(found, exact, pieces, strict=True):
             sums.add(logits[:-1], right[:-1], piece[1:])
-        lines.append([types["weight_dtype"], types.get("kv_dtype", "as computed"), *sums.cells()])
+        weights = types["weight_dtype"] + ("" if types.get("own_products", True) else ", OpenVINO's products")
+        lines.append([weights, types.get("kv_dtype", "as computed"), *sums.cells()])
     print(markdown(("weights", "KV cache", "RMS error of logits", "same most likely token", "perplexity"), lines))
     print(f"{sum(len(piece) - 1 for piece in pieces)} tokens")
 

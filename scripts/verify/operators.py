@@ -1,5 +1,6 @@
-"""The C++ operators (model/csrc) without Python: built by each compiler at hand, with sanitizers, and for aarch64,
-and compared with plain loops in double precision (tests/model/csrc/attention_check.cc).
+"""The C++ operators (model/csrc) and products with int8 matrices (model/openvino/csrc) without Python: built by each
+compiler at hand, with sanitizers, the operators also for aarch64, and compared with plain loops in double precision
+(tests/model/csrc/attention_check.cc, tests/model/openvino/int8_check.cc).
 
 `make sanitize` and `make test-aarch64` run their parts of it, tests/model/csrc what is quick. A warning is an error.
 """
@@ -17,7 +18,11 @@ from pathlib import Path
 
 from scripts.lab.paths import ROOT
 
-CHECK = ROOT / "tests" / "model" / "csrc" / "attention_check.cc"
+OPERATORS = (
+    *sorted((ROOT / "model" / "csrc").glob("*.cc")),
+    ROOT / "tests" / "model" / "csrc" / "attention_check.cc",
+)
+INT8 = (ROOT / "model/openvino/csrc/int8_matrix.cc", ROOT / "tests/model/openvino/int8_check.cc")
 FLAGS = ["-std=c++17", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", "-pthread"]
 _RECOVER = ["-g1", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 _TIMEOUT_S = 600.0
@@ -28,6 +33,7 @@ class Build:
     compiler: str
     flags: Sequence[str] = ()
     emulator: Sequence[str] = ()
+    sources: Sequence[Path] = OPERATORS
 
     def missing(self) -> list[str]:
         """Programs that are not installed."""
@@ -36,20 +42,21 @@ class Build:
     def run(self, directory: Path) -> subprocess.CompletedProcess[str]:
         """Compile into this directory, and run. Raises CalledProcessError, whose stderr has what does not compile."""
         program = directory / "check"
-        sources = [*map(str, sorted((ROOT / "model" / "csrc").glob("*.cc"))), str(CHECK)]
-        command = [self.compiler, *FLAGS, *self.flags, *sources, "-o", str(program)]
+        command = [self.compiler, *FLAGS, *self.flags, *map(str, self.sources), "-o", str(program)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
         ran = [*self.emulator, str(program)]
         return subprocess.run(ran, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=environment)
 
 
+_ADDRESSES = ["-fsanitize=address,undefined", *_RECOVER]
 SANITIZED = {
-    "sanitized": Build("g++", ["-O0", "-fsanitize=address,undefined", *_RECOVER]),
+    "sanitized": Build("g++", ["-O0", *_ADDRESSES]),
+    "int8": Build("g++", ["-O1", *_ADDRESSES], sources=INT8),
     "threads": Build("g++", ["-O1", "-fsanitize=thread", *_RECOVER]),
 }
 AARCH64 = {"aarch64": Build("aarch64-linux-gnu-g++", ["-O1", "-static"], ["qemu-aarch64"])}
-CLANG = {"clang": Build("clang++", ["-O1"])}
+CLANG = {"clang": Build("clang++", ["-O1"]), "int8, clang": Build("clang++", ["-O1"], sources=INT8)}
 
 
 def run_all(builds: dict[str, Build]) -> bool:

@@ -36,7 +36,9 @@ from model.openvino.weights import Value, Weights  # noqa: E402
 def convert(checkpoint: Path, dtype: WeightDtype, folder: Path) -> None:
     """The model, tables in place of a tokenizer, and the settings that openvino_genai reads."""
     spec = read_spec_file(checkpoint)
-    settings = OpenVinoSettings(config_path=checkpoint, checkpoint_path=checkpoint, weight_dtype=dtype)
+    settings = OpenVinoSettings(
+        config_path=checkpoint, checkpoint_path=checkpoint, weight_dtype=dtype, own_products=False
+    )
     file = load_weights(model_weights(spec, checkpoint), settings, None)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     model = Graph(spec, Weights(file.arrays, narrow=False), config["max_position_embeddings"]).model

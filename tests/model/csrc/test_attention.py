@@ -7,7 +7,7 @@ import pytest
 
 from scripts.verify.operators import AARCH64, CLANG, SANITIZED
 
-BUILDS = {**CLANG, "sanitized": SANITIZED["sanitized"], **AARCH64}
+BUILDS = {**CLANG, "sanitized": SANITIZED["sanitized"], "int8": SANITIZED["int8"], **AARCH64}
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -17,4 +17,4 @@ def test_build_and_compare(name, tmp_path):
         pytest.skip(f"{' and '.join(missing)} not installed")
     result = build.run(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "worst error" in result.stdout
+    assert "worst error" in result.stdout or "no AVX512_VNNI" in result.stdout

@@ -143,3 +143,18 @@ def replayed(folder, tokens, prompt, *, told=True, **changes):
         again = d.step({"new": tokens[2:4], "again": tokens[begin:end]})[1]
     runner.close()
     return first, again
+
+
+def int8_products(matrix: np.ndarray, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Of each input with the matrix, whose rows have the factor 1, in one graph."""
+    from openvino import Core, Model
+    from openvino import opset16 as op
+
+    from model.openvino.int8_products import pack, packed_bytes, padded_rows, product
+
+    packed, scales = np.empty(packed_bytes(matrix.shape), np.uint8), np.ones(padded_rows(len(matrix)), np.float32)
+    pack(matrix, packed, 0)
+    x = op.parameter([-1, matrix.shape[1]], np.float32)
+    graph = Model([op.result(product(x, matrix.shape, packed, scales))], [x], "product")
+    compiled = Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return [compiled([it])[0].copy() for it in inputs]

@@ -89,6 +89,7 @@ def test_weights_that_stay_bfloat16(in_openvino, name, tmp_path):
         ({"kv_dtype": "f16"}, 1e-5, 1e-3),
         ({"kv_dtype": "u8"}, 1e-3, 0.05),
         ({"weight_dtype": "int8"}, 0.01, 0.15),
+        ({"weight_dtype": "int8", "own_products": False}, 0.01, 0.15),
         ({"weight_dtype": "int8", "kv_dtype": "u8"}, 0.01, 0.15),
         pytest.param({"weight_dtype": "bf16"}, 0.005, 0.06, marks=needs_bfloat16),
         pytest.param({"weight_dtype": "bf16", "kv_dtype": "u8"}, 0.005, 0.06, marks=needs_bfloat16),

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from model.adapters import model_weights
-from model.checkpoint.weight import size_bytes
+from model.checkpoint.weight import Weight, size_bytes
 from model.errors import CheckpointError
 from model.families import canonical_weights, read_spec
 from model.openvino import loading, weight_file
+from model.openvino.int8_products import COLUMNS, ROWS, can_multiply
 from model.openvino.kept import open_shared, remove_outdated
 from model.openvino.loading import bfloat16, int8, load_weights
-from model.openvino.stacking import stack_attention
+from model.openvino.stacking import interleave_gates, stack_attention
 from scripts.lab.paths import ROOT
 from tests.model.adapters.folders import Lora
 from tests.model.families.checkpoints import load
@@ -34,8 +35,9 @@ def folder(tmp_path):
     return CHECKPOINTS["llama-tied"].save(tmp_path / "model", bfloat16=True)
 
 
-def weights_of(folder):
-    return tuple(stack_attention(canonical_weights(read_spec(CHECKPOINTS["llama-tied"].config), folder)))
+def weights_of(folder, dtype=None):
+    weights = tuple(stack_attention(canonical_weights(read_spec(CHECKPOINTS["llama-tied"].config), folder)))
+    return tuple(interleave_gates(weights)) if dtype == "int8" and can_multiply() else weights
 
 
 def load_with(folder, progress=None, **changes):
@@ -45,9 +47,38 @@ def load_with(folder, progress=None, **changes):
 
 def widened(array):
     values = array.values
+    if array.packed is not None:
+        return unpacked(values, array.packed) * array.scale[: array.packed[0], None]
     if values.dtype == np.uint16:
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values if array.scale is None else values * array.scale
+
+
+def unpacked(values, shape):
+    """What `int8_products.pack` has packed, a number at a time."""
+    rows, columns = shape
+    tiles = values.reshape(-1, -(-columns // COLUMNS), ROWS // 16, 16, 16, 4).astype(np.int16) - 128
+
+    def at(row, column):
+        return tiles[row // ROWS, column // COLUMNS, row % ROWS // 16, column % COLUMNS // 4, row % 16, column % 4]
+
+    return np.array([[at(row, column) for column in range(columns)] for row in range(rows)])
+
+
+@pytest.mark.parametrize("wide", [32, 40, 96])
+def test_gates_lie_beside_what_they_let_pass(wide):
+    """In blocks of 32 and 32 rows, filled up with zeros; with biases they stay where they are."""
+    values = np.arange(2 * wide * 3, dtype=np.float32).reshape(2 * wide, 3) + 1
+    gate_up = Weight("layers.1.gate_up.weight", values.shape, lambda _: values)
+    bias = Weight("layers.1.gate_up.bias", values.shape[:1], lambda _: values[:, 0])
+    (found,) = interleave_gates([gate_up])
+    rows = found.read(np.float32)
+    assert found.shape == rows.shape
+    for number in range(2 * wide):
+        block, at = divmod(number % wide, 32)
+        np.testing.assert_array_equal(rows[64 * block + at + (32 if number >= wide else 0)], values[number])
+    assert np.count_nonzero(rows) == values.size
+    assert tuple(interleave_gates([gate_up, bias])) == (gate_up, bias)
 
 
 @pytest.mark.parametrize("in_file", [False, True])
@@ -57,7 +88,7 @@ def test_values_are_the_checkpoints(folder, tmp_path, dtype, atol, in_file):
     cache = tmp_path / "cache" if in_file else None
     file = load_with(folder, weight_dtype=dtype, compile_cache_dir=cache)
     file.release()
-    for weight in weights_of(folder):
+    for weight in weights_of(folder, dtype):
         np.testing.assert_allclose(widened(file.arrays[weight.name]), weight.read(np.float32), rtol=0, atol=atol)
     head = widened(file.arrays.get("head.weight", file.arrays["embed.weight"]))
     np.testing.assert_allclose(head, weights_of(folder)[0].read(np.float32), rtol=0, atol=atol)
@@ -116,6 +147,7 @@ def test_a_file_that_another_process_has_open_stays(folder, tmp_path):
     (kept,) = cache.iterdir()
     code = """
 import sys, pathlib
+from model.openvino.int8_products import COLUMNS, ROWS, can_multiply
 from model.openvino.kept import open_shared
 file = open_shared(pathlib.Path(sys.argv[1]))
 print("open", flush=True)
@@ -207,10 +239,11 @@ def test_rounding():
     np.testing.assert_array_equal((bits.astype(np.uint32) << 16).view(np.float32), [1, 1, 1 + 2**-6, -3])
 
 
-def test_rows_are_converted_in_pieces(monkeypatch, folder):
-    whole = load_with(folder, weight_dtype="int8")
-    monkeypatch.setattr(loading, "_ROWS", 7)
-    for name, array in load_with(folder, weight_dtype="int8").arrays.items():
+@pytest.mark.parametrize(("own", "piece"), [(False, 7), (True, ROWS)])
+def test_rows_are_converted_in_pieces(monkeypatch, folder, own, piece):
+    whole = load_with(folder, weight_dtype="int8", own_products=own)
+    monkeypatch.setattr(loading, "_ROWS", piece)
+    for name, array in load_with(folder, weight_dtype="int8", own_products=own).arrays.items():
         np.testing.assert_array_equal(widened(array), widened(whole.arrays[name]))
 
 
