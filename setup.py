@@ -1,6 +1,7 @@
 """Builds the C and C++ code; everything else is declared in pyproject.toml."""
 
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,9 +31,12 @@ class BuildExtension(build_ext):
 
 
 def openvino_operations() -> list[Extension]:
-    """None where the build has no OpenVINO, which pyproject.toml asks for on x86-64 alone."""
+    """None where the build lacks the release of OpenVINO that the engine knows (see pyproject.toml)."""
     package = find_spec("openvino")
-    if package is None or package.origin is None:
+    if package is None or package.origin is None or not version("openvino").startswith("2026.4."):
+        return []
+    headers = Path(package.origin).parent / "include"
+    if not (headers / "openvino").is_dir():
         return []
     return [
         SharedLibrary(
@@ -41,7 +45,7 @@ def openvino_operations() -> list[Extension]:
             depends=sorted(str(path) for path in Path("model/openvino/csrc").glob("*.h")),
             language="c++",
             # as a system's headers: their warnings are not ours
-            extra_compile_args=[*CXXFLAGS, "-isystem", str(Path(package.origin).parent / "include")],
+            extra_compile_args=[*CXXFLAGS, "-isystem", str(headers)],
         )
     ]
 

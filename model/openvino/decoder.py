@@ -13,6 +13,7 @@ from openvino import opset16 as op
 from model.families import Spec
 from model.families.rope import rotary_table
 from model.openvino.paged_attention import Heads, Paging, attend, cache_parameter, integers, scalar
+from model.openvino.stacking import INTERLEAVED
 from model.openvino.weights import Value, Weights
 
 INPUTS = ("input_ids", "positions", "valid_length", "q_seq_lens", "sample_index", "block_tables")
@@ -77,7 +78,7 @@ class _Decoder:
 
     def _mlp(self, prefix: str, x: Value) -> Value:
         wide, activation = self._spec.intermediate_size, self._spec.activation
-        if (gates := self._weights.gates(f"{prefix}gate_up")) is not None:
+        if (gates := self._weights.matrix(f"{prefix}{INTERLEAVED}")) is not None:
             return self._linear(gates.gated_product(x, wide, activation), f"{prefix}down")
         both = self._linear(x, f"{prefix}gate_up")
         gate, up = op.variadic_split(both, scalar(1), integers([wide, wide])).outputs()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LIBRARY = Path(__file__).parent / "libringserve_openvino.so"
 ROWS, COLUMNS = 64, 64
-"""`kInt8Rows` and `kInt8Columns`: what rows and columns are padded to."""
+"""`kInt8Rows` and `kInt8Group`: what rows and columns are padded to."""
 Gate = Literal["silu", "gelu_tanh"]
 _GATES: dict[Gate, int] = {"silu": 1, "gelu_tanh": 2}  # `Gate` in int8_matrix.h
 _FLAGS = {"avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "fma"}
@@ -68,25 +68,27 @@ def product(
     width, columns = shape
     where = {"values": packed.ctypes.data, "scales": scales.ctypes.data}
     what = {"width": width, "columns": columns, "gate": 0 if gate is None else _GATES[gate]}
-    node: Node = _factory().create("Int8Product", [x], {**where, **what})
+    node: Node = load_operations().create("Int8Product", [x], {**where, **what})
     return node
 
 
 @cache
-def _factory() -> Any:
-    """Of operations, after `import_openvino`. Their library takes OpenVINO's symbols from the process. Raises
-    ConfigurationError."""
+def load_operations() -> Any:
+    """OpenVINO's factory of nodes with ours, after `import_openvino`. Their library takes OpenVINO's symbols from the
+    process. Raises ConfigurationError."""
     import openvino
     from openvino.utils.node_factory import NodeFactory
 
-    for name in ("libtbb.so.*", "libopenvino.so.*"):
-        (library,) = (Path(openvino.__file__).parent / "libs").glob(name)
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    libraries = Path(openvino.__file__).parent / "libs"
     try:
+        for name in ("libtbb.so.*", "libopenvino.so.*"):
+            (library,) = libraries.glob(name)
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{LIBRARY.name} was built for another openvino ({error}); build it: pip install -e ."
+            f"{LIBRARY.name} does not fit the installed openvino ({error}); install RingServe again, "
+            "or use pipeline.runner.kind: mindspore"
         ) from error
     factory = NodeFactory()
     factory.add_extension(LIBRARY)

@@ -38,8 +38,8 @@ class Kept:
     def of(cls, layout: str, checkpoint: Path, merged: Path | None = None) -> Kept:
         """``layout``: what lies where; ``merged``: the folder of an adapter. Raises OSError."""
         files = [*weight_files(checkpoint), *(() if merged is None else adapter_files(merged))]
-        text = json.dumps([_identity(file.resolve()) for file in files]).encode()
-        digest = hashlib.sha256(repr((_VERSION, layout)).encode() + text).hexdigest()
+        text = json.dumps([_VERSION, [_identity(file.resolve()) for file in files]]).encode()
+        digest = hashlib.sha256(layout.encode() + text).hexdigest()
         return cls(f"{PREFIX}{digest[:24]}", text + len(text).to_bytes(_LENGTH_BYTES, "little"))
 
 
@@ -71,11 +71,12 @@ def remove_outdated(folder: Path) -> None:
 
 
 def _is_current(file: IO[bytes]) -> bool:
-    """All that it was made from is still as it was. A file without a note is damaged."""
+    """Made by this version, of what is still as it was. A file without a note is damaged."""
     try:
         end = file.seek(-_LENGTH_BYTES, os.SEEK_END)
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         file.seek(end - length)
-        return all(_identity(Path(path)) == [path, size, time] for path, size, time in json.loads(file.read(length)))
+        version, files = json.loads(file.read(length))
+        return version == _VERSION and all(_identity(Path(path)) == [path, *rest] for path, *rest in files)
     except (OSError, ValueError, TypeError):
         return False

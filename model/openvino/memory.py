@@ -76,10 +76,12 @@ def _filled(pages: range) -> Iterator[int]:
 
 def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> int:
     """What the plugin has packed, for weights that stay bfloat16 once for few rows and once for many; and what it has
-    packed from, unless that is a file. ``stored``: bytes of the weights as the checkpoint has them; None: float32."""
+    packed from, unless that is a file. With int8 products of our own there is one copy. ``stored``: bytes of the
+    weights as the checkpoint has them; None: float32."""
     full = 4 * sum(map(math.prod, spec.tensors().values()))
     if settings.packs_int8:
-        return full // 4
+        embed = math.prod(spec.tensors()["embed.weight"])  # in bfloat16; a tied head is a matrix of its own
+        return full // 4 + embed * (2 if spec.tied_embeddings else 1)
     unpacked = 0 if settings.compile_cache_dir else 1
     if settings.weight_dtype is None and stored is not None and stored < full:
         return (2 + unpacked) * stored

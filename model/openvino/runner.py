@@ -13,6 +13,7 @@ from model.families import read_spec_file
 from model.layout import padding
 from model.mindspore_common.memory import MemoryNeed
 from model.mindspore_common.runner import GraphRunner
+from model.openvino.int8_products import load_operations
 from model.openvino.memory import kv_block_bytes, memory_need, trim_heap, use_huge_pages, weight_bytes
 from model.openvino.requirements import require_openvino
 from model.openvino.settings import OpenVinoSettings
@@ -84,6 +85,8 @@ class OpenVinoRunner(GraphRunner):
         from model.openvino.import_openvino import import_openvino
 
         import_openvino()
+        if self.settings.packs_int8:
+            load_operations()
         from model.openvino.compiling import compile_decoder
         from model.openvino.execution import OpenVinoExecution
         from model.openvino.loading import load_weights

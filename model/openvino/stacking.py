@@ -12,6 +12,8 @@ from model.checkpoint.stored_tensor import Bits, Dtype, Float
 from model.checkpoint.weight import Weight
 from model.openvino.int8_products import ROWS, padded_rows
 
+INTERLEAVED = "gate_up_interleaved"
+
 
 def stack_attention(weights: Sequence[Weight]) -> Iterator[Weight]:
     """Those of a decoder, with ``layers.N.qkv`` in the place of ``q``, ``k`` and ``v``."""
@@ -26,7 +28,7 @@ def stack_attention(weights: Sequence[Weight]) -> Iterator[Weight]:
 
 def interleave_gates(weights: Sequence[Weight]) -> Iterator[Weight]:
     """``gate_up`` matrices in blocks of `int8_products.ROWS` rows, half of them gates; filled up with zeros. Those
-    with biases stay as they are, since these come before the activation."""
+    with biases stay as they are, since these come before the activation; the others get a name of their own."""
     names = {weight.name for weight in weights}
     for weight in weights:
         layer, _, rest = weight.name.rpartition(".gate_up.")
@@ -34,7 +36,7 @@ def interleave_gates(weights: Sequence[Weight]) -> Iterator[Weight]:
             yield weight
             continue
         rows = 2 * padded_rows(weight.shape[0] // 2, ROWS // 2)
-        yield Weight(weight.name, (rows, *weight.shape[1:]), partial(_read_interleaved, weight))
+        yield Weight(f"{layer}.{INTERLEAVED}.weight", (rows, *weight.shape[1:]), partial(_read_interleaved, weight))
 
 
 def _read_interleaved(weight: Weight, dtype: Dtype) -> Float:

@@ -37,7 +37,7 @@ class Matrix:
         return op.matmul(x, self._wide(), False, True)
 
     def gated_product(self, x: Value, width: int, gate: int8_products.Gate) -> Node:
-        """``[T, K]`` to ``[T, width]``: gates applied to what they let pass. See `Weights.gates`."""
+        """``[T, K]`` to ``[T, width]``: gates applied to what they let pass, as `interleave_gates` has them."""
         array = self.array
         assert array.packed is not None
         assert array.scale is not None
@@ -71,11 +71,6 @@ class Weights:
         """None where there is none of this name, which has no ``.weight``."""
         array = self._arrays.get(f"{name}.weight")
         return None if array is None else Matrix(array, self._narrow)
-
-    def gates(self, name: str) -> Matrix | None:
-        """A matrix that `interleave_gates` has arranged."""
-        matrix = self.matrix(name)
-        return None if matrix is None or matrix.array.packed is None or f"{name}.bias" in self._arrays else matrix
 
     def vector(self, name: str) -> Node | None:
         """None where there is none of this name."""

@@ -10,8 +10,9 @@
 #include <cstring>
 #include <initializer_list>
 
-// GCC 12 warns of undefined values in its own headers
+#ifndef __clang__  // GCC 12 warns of undefined values in its own headers
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
 #define AMX __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,amx-tile,amx-int8")))
@@ -152,6 +153,11 @@ struct alignas(64) TileConfig {
   void shape(std::initializer_list<int> tiles, int64_t count) {
     for (int tile : tiles) rows[tile] = static_cast<uint8_t>(count), row_bytes[tile] = kLine;
   }
+
+  AMX void load() const {
+    __asm__ volatile("" : : "r"(this) : "memory");  // older GCCs think that the intrinsic reads 8 bytes (bug 114098)
+    _tile_loadconfig(this);
+  }
 };
 
 // Of some tokens with a block: the sums of a round's groups with half of its rows, and the totals so far.
@@ -182,7 +188,7 @@ AMX void multiply_many(const Int8Matrix &matrix, const Int8Tokens &tokens, int64
   config.shape({0, 1, 4}, upper);
   config.shape({2, 3, 5}, both ? count - upper : 1);
   config.shape({6, 7}, 16);
-  _tile_loadconfig(&config);
+  config.load();
   Results results;
   for (int64_t half = 0; half < 2; ++half) {
     const uint8_t *weights = matrix.block(block) + half * 2 * kTile;

@@ -23,6 +23,8 @@ class Int8Product : public ov::op::Op {
   OPENVINO_OP("Int8Product", "ringserve");
 
   void validate_and_infer_types() override {
+    NODE_VALIDATION_CHECK(this, get_input_element_type(0) == ov::element::f32 &&
+                                    get_input_partial_shape(0).compatible({-1, columns_}));
     set_output_type(0, ov::element::f32, {get_input_partial_shape(0)[0], width_});
   }
 

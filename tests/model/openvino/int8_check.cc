@@ -1,5 +1,5 @@
 // Products with int8 matrices, with each kind of instructions at hand, against plain loops over the same rounded
-// tokens. Built by test_int8_products.py.
+// tokens. Built by tests/model/csrc/test_attention.py.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

@@ -16,7 +16,7 @@ from model.adapters import model_weights
 from model.checkpoint.weight import Weight, size_bytes
 from model.errors import CheckpointError
 from model.families import canonical_weights, read_spec
-from model.openvino import loading, weight_file
+from model.openvino import kept, loading, weight_file
 from model.openvino.int8_products import COLUMNS, ROWS, can_multiply
 from model.openvino.kept import open_shared, remove_outdated
 from model.openvino.loading import bfloat16, int8, load_weights
@@ -114,6 +114,16 @@ def test_int8_is_made_once_and_anew_when_the_checkpoint_changes(folder, tmp_path
     assert [path.name != kept.name for path in cache.iterdir()] == [True]
 
 
+def test_files_of_earlier_versions_go(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(kept, "_VERSION", kept._VERSION - 1)
+    load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
+    (earlier,) = cache.iterdir()
+    monkeypatch.undo()
+    load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
+    assert [path.name != earlier.name for path in cache.iterdir()] == [True]
+
+
 def test_what_is_outdated_goes_unless_it_is_in_use(folder, tmp_path):
     """Of checkpoints and of adapters that are gone; never what others than this engine left."""
     cache, it = tmp_path / "cache", CHECKPOINTS["llama-tied"]
@@ -147,7 +157,6 @@ def test_a_file_that_another_process_has_open_stays(folder, tmp_path):
     (kept,) = cache.iterdir()
     code = """
 import sys, pathlib
-from model.openvino.int8_products import COLUMNS, ROWS, can_multiply
 from model.openvino.kept import open_shared
 file = open_shared(pathlib.Path(sys.argv[1]))
 print("open", flush=True)
