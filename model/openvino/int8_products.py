@@ -38,16 +38,21 @@ def padded_rows(rows: int, block: int = ROWS) -> int:
     return -(-rows // block) * block
 
 
+def padded_columns(columns: int) -> int:
+    """Whole groups."""
+    return -(-columns // COLUMNS) * COLUMNS
+
+
 def packed_bytes(shape: tuple[int, ...]) -> int:
     """Of a matrix ``[rows, columns]``."""
     rows, columns = shape
-    return padded_rows(rows) * (-(-columns // COLUMNS) * COLUMNS)
+    return padded_rows(rows) * padded_columns(columns)
 
 
 def pack(values: NDArray[np.int8], packed: NDArray[np.uint8], first: int) -> None:
     """Rows ``[rows, columns]`` from number ``first`` on, with which a block begins, into a whole matrix's memory."""
     rows, columns = values.shape
-    width = -(-columns // COLUMNS) * COLUMNS
+    width = padded_columns(columns)
     whole = np.zeros((padded_rows(rows), width), np.int8)
     whole[:rows, :columns] = values
     fours = whole.view(np.int32).reshape(-1, 4, 16, width // COLUMNS, 16).transpose(0, 3, 1, 4, 2)

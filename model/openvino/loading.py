@@ -15,7 +15,7 @@ from model.openvino.int8_products import ROWS, pack
 from model.openvino.kept import Kept, remove_outdated
 from model.openvino.settings import OpenVinoSettings, WeightDtype
 from model.openvino.stacking import interleave_gates, stack_attention
-from model.openvino.weight_file import Array, WeightFile, in_memory, kept_file, new_file, plan
+from model.openvino.weight_file import Array, Slot, WeightFile, in_memory, kept_file, new_file, plan
 from model.runner import Progress
 
 _ROWS = 16 * ROWS  # that are converted at once: whole blocks
@@ -25,10 +25,7 @@ _log = logging.getLogger(__name__)
 def load_weights(weights: Sequence[Weight], settings: OpenVinoSettings, progress: Progress | None) -> WeightFile:
     """Converts them, or finds what an earlier process has made of them. Raises what `read_weights` does."""
     dtype, folder, checkpoint = settings.weight_dtype, settings.compile_cache_dir, settings.checkpoint_path
-    weights = tuple(stack_attention(weights))
-    if settings.packs_int8:
-        weights = tuple(interleave_gates(weights))
-    slots = plan(weights, dtype, packs_int8=settings.packs_int8)
+    weights, slots = arrange(weights, settings)
     if folder is not None:
         remove_outdated(folder)
         kept = None
@@ -46,6 +43,14 @@ def load_weights(weights: Sequence[Weight], settings: OpenVinoSettings, progress
     file = in_memory(slots)
     _fill(file, weights, dtype, progress)
     return file
+
+
+def arrange(weights: Sequence[Weight], settings: OpenVinoSettings) -> tuple[tuple[Weight, ...], dict[str, Slot]]:
+    """The weights as the engine has them, and where each lies."""
+    weights = tuple(stack_attention(weights))
+    if settings.packs_int8:
+        weights = tuple(interleave_gates(weights))
+    return weights, plan(weights, settings.weight_dtype, packs_int8=settings.packs_int8)
 
 
 def _fill(file: WeightFile, weights: Sequence[Weight], dtype: WeightDtype | None, progress: Progress | None) -> None:

@@ -22,10 +22,10 @@ from pathlib import Path
 from model.adapters import model_weights
 from model.families import read_spec_file
 from model.openvino import OpenVinoRunner, OpenVinoSettings
+from model.openvino.loading import arrange
 from model.openvino.requirements import BLOCK_SIZE
 from model.openvino.settings import WeightDtype
-from model.openvino.stacking import stack_attention
-from model.openvino.weight_file import plan, size_of
+from model.openvino.weight_file import size_of
 from scripts.bench.model import PRESETS
 from scripts.lab.arguments import count, named, parser, write_json
 from scripts.lab.goals import Goal
@@ -126,7 +126,7 @@ def in_this_process(settings: OpenVinoSettings) -> Found:
 
 def _weights(settings: OpenVinoSettings) -> int:
     weights = model_weights(read_spec_file(settings.config_path), settings.checkpoint_path)
-    return size_of(plan(tuple(stack_attention(weights)), settings.weight_dtype, packs_int8=settings.packs_int8))
+    return size_of(arrange(weights, settings)[1])
 
 
 def _status() -> dict[str, int]:
